@@ -1,0 +1,95 @@
+//! Inputs: where messages enter. One file or folder each; `INPUTS` lists them.
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::{
+    ack::Ack,
+    message::Batch,
+    metrics::{ComponentMetrics, Health},
+    spec::Spec,
+};
+
+/// Every input, sorted by name.
+pub static INPUTS: &[&Spec<dyn Input>] = &[];
+
+/// What an input is given to work with.
+#[derive(Clone, Debug)]
+pub struct InputContext {
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// The user's label.
+    pub label: String,
+    /// Counters. The pipeline counts `received` itself; the input counts the rest (`reconnects`, `lag`, …).
+    pub metrics: ComponentMetrics,
+    /// The input reports here whenever its connection is made or lost after `connect`.
+    pub health: Health,
+}
+
+/// What a source promises about messages that were handed out and not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Replay {
+    /// They are gone when streamer dies (QoS 0, stdin).
+    Never,
+    /// They come again.
+    Unacknowledged,
+    /// They come again from recorded offsets in the same order (Kafka), so an output may recognise them.
+    ByOffset,
+}
+
+/// One ordered stream of messages.
+///
+/// Calls come in this order: `connect` until it succeeds, `read` again and again, `close` once. After `Err` from `read`
+/// the pipeline waits with back-off and calls `connect` again. `read` never happens while the pipeline is full: an input
+/// with a connection to keep (pings, heartbeats) does so on a task or thread of its own, and holds a bounded number of
+/// bytes meanwhile.
+///
+/// Acks: the input makes one `Ack` a batch with `Ack::new` and hears through `Settle` what became of it. It acknowledges
+/// to the broker in the order of receipt, only below the first batch that is still open, and never for a batch that came
+/// back `Undelivered`.
+#[async_trait]
+pub trait Input: Send {
+    /// What happens to messages that are never acknowledged.
+    fn replay(&self) -> Replay;
+
+    /// Opens connections. May be called again after an error.
+    ///
+    /// # Errors
+    /// The outside world does not answer as hoped; the pipeline tries again with back-off.
+    async fn connect(&mut self, context: &InputContext) -> Result<(), InputError>;
+
+    /// The next messages, at least one. `None` when there will never be more (end of a file).
+    ///
+    /// # Errors
+    /// The connection is lost for good and must be made again by `connect`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no message.
+    async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError>;
+
+    /// Stops. Called when every batch handed out was settled, or the time for that is over: sends the last
+    /// acknowledgements or commits, then leaves. Takes at most `deadline`.
+    async fn close(&mut self, deadline: Duration);
+}
+
+/// Why an input cannot read just now: what was tried, on what, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct InputError {
+    message: String,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl InputError {
+    /// `message` names what was tried and on what; the cause is added to it.
+    pub fn new(message: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        let source = source.into();
+        Self { message: format!("{}: {source}", message.into()), source: Some(source) }
+    }
+
+    /// An error without a deeper cause.
+    pub fn message(message: impl Into<String>) -> Self {
+        Self { message: message.into(), source: None }
+    }
+}

@@ -1,0 +1,123 @@
+//! What works and what does not, with the reason: the source of `/health/ready` and of one log line a change of state.
+use std::{collections::BTreeMap, sync::Arc};
+
+use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
+use tracing::{info, warn};
+
+/// Every component's state. Cloning shares it.
+#[derive(Clone, Debug, Default)]
+pub struct HealthBoard {
+    entries: Arc<Mutex<BTreeMap<String, Entry>>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    fault: Option<String>,
+    since: std::time::Instant,
+}
+
+/// What `/health/ready` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthReport {
+    pub ready: bool,
+    /// Component and reason, for each that does not work.
+    pub faults: Vec<(String, String)>,
+}
+
+impl HealthBoard {
+    /// Adds a component, named `pipeline/kind/label`. It counts as not ready until it says `ok`.
+    pub fn add(&self, name: impl Into<String>, up: Gauge) -> Health {
+        let name = name.into();
+        up.set(0);
+        let entry = Entry { fault: Some("starting".to_owned()), since: std::time::Instant::now() };
+        self.entries.lock().insert(name.clone(), entry);
+        Health { name: name.into(), board: self.clone(), up }
+    }
+
+    /// Forgets every component whose name starts with `prefix`.
+    pub fn remove(&self, prefix: &str) {
+        self.entries.lock().retain(|name, _| !name.starts_with(prefix));
+    }
+
+    /// The state of the process: ready when every component works and there is one at all.
+    pub fn report(&self) -> HealthReport {
+        let entries = self.entries.lock();
+        let faults: Vec<_> = entries
+            .iter()
+            .filter_map(|(name, e)| {
+                let seconds = e.since.elapsed().as_secs();
+                e.fault.as_ref().map(|fault| (name.clone(), format!("{fault} (for {seconds} s)")))
+            })
+            .collect();
+        HealthReport { ready: faults.is_empty() && !entries.is_empty(), faults }
+    }
+}
+
+/// One component's entry. Says nothing when the state stays as it was, so callers may report as often as they like.
+#[derive(Clone, Debug)]
+pub struct Health {
+    name: Arc<str>,
+    board: HealthBoard,
+    up: Gauge,
+}
+
+impl Health {
+    /// An entry on a board of its own, for tests and tools.
+    pub fn detached() -> Self {
+        HealthBoard::default().add("detached", Gauge::default())
+    }
+
+    /// The component works.
+    pub fn ok(&self) {
+        if self.change(None) {
+            info!(component = %self.name, "working");
+        }
+    }
+
+    /// The component does not work; `reason` says why and what to do. Logged when it is news: when the component
+    /// worked until now, or had another reason.
+    pub fn fault(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        if self.change(Some(reason.clone())) {
+            warn!(component = %self.name, reason, "not working; nothing is lost, retrying");
+        }
+    }
+
+    fn change(&self, fault: Option<String>) -> bool {
+        self.up.set(i64::from(fault.is_none()));
+        let mut entries = self.board.entries.lock();
+        // Removed while its pipeline stops: no state to keep, nothing to say.
+        let Some(entry) = entries.get_mut(&*self.name) else { return false };
+        if entry.fault == fault {
+            return false;
+        }
+        if entry.fault.is_none() || fault.is_none() {
+            entry.since = std::time::Instant::now();
+        }
+        entry.fault = fault;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_only_when_every_component_works() {
+        let board = HealthBoard::default();
+        assert!(!board.report().ready, "nothing runs");
+        let (a, b) = (board.add("p/input/a", Gauge::default()), board.add("p/output/b", Gauge::default()));
+        a.ok();
+        assert_eq!(board.report().faults, [("p/output/b".to_owned(), "starting (for 0 s)".to_owned())]);
+        b.ok();
+        assert!(board.report().ready);
+        b.fault("broker unreachable");
+        assert!(!board.report().ready);
+        board.remove("p/output/");
+        assert!(board.report().ready);
+        b.fault("gone");
+        assert!(board.report().ready);
+    }
+}

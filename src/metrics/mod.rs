@@ -1,0 +1,227 @@
+//! The metrics of a process: names, units, labels and help in one place, kept by `prometheus-client`. Counters are
+//! looked up once, when a component starts, and are plain atomics after that.
+mod health;
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use parking_lot::Mutex;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+pub use health::{Health, HealthBoard, HealthReport};
+
+/// Which component of which pipeline.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ComponentLabels {
+    pub pipeline: String,
+    /// `input`, `step`, `output`, `archive` or `dead_letter`.
+    pub kind: &'static str,
+    /// The user's label.
+    pub label: String,
+}
+
+/// Which pipeline.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct PipelineLabels {
+    pub pipeline: String,
+}
+
+/// Every metric of the process.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    received: Family<ComponentLabels, Counter>,
+    received_bytes: Family<ComponentLabels, Counter>,
+    delivered: Family<ComponentLabels, Counter>,
+    rejected: Family<ComponentLabels, Counter>,
+    retries: Family<ComponentLabels, Counter>,
+    reconnects: Family<ComponentLabels, Counter>,
+    up: Family<ComponentLabels, Gauge>,
+    lag: Family<ComponentLabels, Gauge>,
+    broker_dropped: Family<ComponentLabels, Gauge>,
+    write_seconds: Family<ComponentLabels, Histogram, fn() -> Histogram>,
+    write_messages: Family<ComponentLabels, Histogram, fn() -> Histogram>,
+    filtered: Family<PipelineLabels, Counter>,
+    dead_lettered: Family<PipelineLabels, Counter>,
+    acknowledged: Family<PipelineLabels, Counter>,
+    in_flight: Family<PipelineLabels, Gauge>,
+    age_seconds: Family<PipelineLabels, Histogram, fn() -> Histogram>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Registers every metric.
+    pub fn new() -> Self {
+        let mut r = Registry::with_prefix("streamer");
+        let build = [("version", env!("CARGO_PKG_VERSION"))];
+        let info: Gauge<i64> = Gauge::default();
+        info.set(1);
+        r.sub_registry_with_labels(build.into_iter().map(|(k, v)| (k.into(), v.into()))).register(
+            "build",
+            "Always 1; the label is the running version",
+            info,
+        );
+        let started: Gauge<f64, AtomicU64> = Gauge::default();
+        started
+            .set(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64()));
+        r.register_with_unit("start_time", "When the process started, Unix time", Unit::Seconds, started);
+        // Latencies from 1 ms to about 9 min, batch sizes from 1 to about 1 M.
+        let seconds = || Histogram::new(exponential_buckets(0.001, 3.0, 13));
+        let messages = || Histogram::new(exponential_buckets(1.0, 4.0, 11));
+        let m = Self {
+            registry: Arc::default(),
+            received: Family::default(),
+            received_bytes: Family::default(),
+            delivered: Family::default(),
+            rejected: Family::default(),
+            retries: Family::default(),
+            reconnects: Family::default(),
+            up: Family::default(),
+            lag: Family::default(),
+            broker_dropped: Family::default(),
+            write_seconds: Family::new_with_constructor(seconds),
+            write_messages: Family::new_with_constructor(messages),
+            filtered: Family::default(),
+            dead_lettered: Family::default(),
+            acknowledged: Family::default(),
+            in_flight: Family::default(),
+            age_seconds: Family::new_with_constructor(seconds),
+        };
+        r.register("received_messages", "Messages taken from an input", m.received.clone());
+        r.register("received_bytes", "Payload bytes taken from an input", m.received_bytes.clone());
+        r.register("delivered_messages", "Messages an output has confirmed", m.delivered.clone());
+        r.register("rejected_messages", "Messages an output can never accept", m.rejected.clone());
+        r.register("retries", "Writes tried again after a failure", m.retries.clone());
+        r.register("reconnects", "Connections lost and made again", m.reconnects.clone());
+        r.register("up", "1 while the component works, 0 while it is disconnected or stalled", m.up.clone());
+        r.register("lag_messages", "Messages an input has still to read, as the broker counts them", m.lag.clone());
+        r.register(
+            "broker_dropped_messages",
+            "Messages the MQTT broker says it has dropped since it started, for any of its clients",
+            m.broker_dropped.clone(),
+        );
+        r.register_with_unit(
+            "write",
+            "Time from handing a batch to an output to its answer",
+            Unit::Seconds,
+            m.write_seconds.clone(),
+        );
+        r.register("write_messages", "Messages in one write of an output", m.write_messages.clone());
+        r.register(
+            "filtered_messages",
+            "Messages dropped on purpose by a step or by every output's `when`",
+            m.filtered.clone(),
+        );
+        r.register("dead_lettered_messages", "Messages whose dead letter is confirmed", m.dead_lettered.clone());
+        r.register("acknowledged_batches", "Batches acknowledged to their input", m.acknowledged.clone());
+        r.register(
+            "in_flight_messages",
+            "Messages taken from the inputs and not yet acknowledged",
+            m.in_flight.clone(),
+        );
+        r.register_with_unit(
+            "age",
+            "Age of a batch when it is acknowledged, from its receipt",
+            Unit::Seconds,
+            m.age_seconds.clone(),
+        );
+        *m.registry.lock() = r;
+        m
+    }
+
+    /// The counters of one component.
+    pub fn component(&self, pipeline: &str, kind: &'static str, label: &str) -> ComponentMetrics {
+        let labels = ComponentLabels { pipeline: pipeline.to_owned(), kind, label: label.to_owned() };
+        let up = self.up.get_or_create(&labels).clone();
+        ComponentMetrics {
+            received: self.received.get_or_create(&labels).clone(),
+            received_bytes: self.received_bytes.get_or_create(&labels).clone(),
+            delivered: self.delivered.get_or_create(&labels).clone(),
+            rejected: self.rejected.get_or_create(&labels).clone(),
+            retries: self.retries.get_or_create(&labels).clone(),
+            reconnects: self.reconnects.get_or_create(&labels).clone(),
+            lag: self.lag.get_or_create(&labels).clone(),
+            broker_dropped: self.broker_dropped.get_or_create(&labels).clone(),
+            write_seconds: self.write_seconds.get_or_create(&labels).clone(),
+            write_messages: self.write_messages.get_or_create(&labels).clone(),
+            up,
+        }
+    }
+
+    /// The counters of one pipeline.
+    pub fn pipeline(&self, pipeline: &str) -> PipelineMetrics {
+        let labels = PipelineLabels { pipeline: pipeline.to_owned() };
+        PipelineMetrics {
+            filtered: self.filtered.get_or_create(&labels).clone(),
+            dead_lettered: self.dead_lettered.get_or_create(&labels).clone(),
+            acknowledged: self.acknowledged.get_or_create(&labels).clone(),
+            in_flight: self.in_flight.get_or_create(&labels).clone(),
+            age_seconds: self.age_seconds.get_or_create(&labels).clone(),
+        }
+    }
+
+    /// Everything in the text format of OpenMetrics 1.0.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        encode(&mut out, &self.registry.lock()).expect("writing to a string cannot fail");
+        out
+    }
+}
+
+/// Counters of one component, cheap to clone and to count with.
+#[derive(Clone, Debug)]
+pub struct ComponentMetrics {
+    pub received: Counter,
+    pub received_bytes: Counter,
+    pub delivered: Counter,
+    pub rejected: Counter,
+    pub retries: Counter,
+    pub reconnects: Counter,
+    pub up: Gauge,
+    pub lag: Gauge,
+    pub broker_dropped: Gauge,
+    pub write_seconds: Histogram,
+    pub write_messages: Histogram,
+}
+
+/// Counters of one pipeline.
+#[derive(Clone, Debug)]
+pub struct PipelineMetrics {
+    pub filtered: Counter,
+    pub dead_lettered: Counter,
+    pub acknowledged: Counter,
+    pub in_flight: Gauge,
+    pub age_seconds: Histogram,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_carry_their_unit_and_counters_end_in_total() {
+        let metrics = Metrics::new();
+        metrics.component("p", "input", "devices").received.inc_by(3);
+        metrics.pipeline("p").filtered.inc();
+        let text = metrics.text();
+        assert!(
+            text.contains("streamer_received_messages_total{pipeline=\"p\",kind=\"input\",label=\"devices\"} 3"),
+            "{text}"
+        );
+        assert!(text.contains("streamer_filtered_messages_total{pipeline=\"p\"} 1"), "{text}");
+        assert!(text.contains("# UNIT streamer_write_seconds seconds"), "{text}");
+    }
+}

@@ -1,0 +1,136 @@
+//! Outputs: where messages leave. One file or folder each; `OUTPUTS` lists them.
+mod parcel;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+
+pub use parcel::Parcel;
+
+use crate::{
+    metrics::{ComponentMetrics, Health},
+    spec::Spec,
+};
+
+/// Every output, sorted by name.
+pub static OUTPUTS: &[&Spec<dyn Output>] = &[];
+
+/// What an output is given to work with.
+#[derive(Clone, Debug)]
+pub struct OutputContext {
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// The user's label.
+    pub label: String,
+    /// Counters. The pipeline counts deliveries and retries itself.
+    pub metrics: ComponentMetrics,
+    /// The output may report trouble here that no write has met yet, and its end. The pipeline reports what `connect`
+    /// and writes answer.
+    pub health: Health,
+}
+
+/// How the pipeline gathers messages into one write. A write starts when any bound is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteLimits {
+    /// Most messages of one write.
+    pub messages_max: usize,
+    /// Most payload bytes of one write. A single larger message is written alone.
+    pub bytes_max: usize,
+    /// Longest time the first message waits for company. Zero: what the input brought is written as it comes.
+    pub linger: Duration,
+    /// Writes that may be waiting for their answer at once.
+    pub in_flight_max: usize,
+}
+
+impl WriteLimits {
+    /// For outputs that batch by themselves or need no batches.
+    pub const IMMEDIATE: Self =
+        Self { messages_max: 10_000, bytes_max: 16 << 20, linger: Duration::ZERO, in_flight_max: 16 };
+}
+
+/// The answer to one write, once it is there. Several may be open at a time.
+pub type Delivery = BoxFuture<'static, Result<(), WriteError>>;
+
+/// A place to write messages to.
+///
+/// Calls come in this order: `connect` until it succeeds, `write` again and again, `close` once. The retry loop, dead
+/// letters and acks are the pipeline's; an output only says what became of each message.
+#[async_trait]
+pub trait Output: Send {
+    /// How much to hand over at a time.
+    fn limits(&self) -> WriteLimits;
+
+    /// Opens connections, learns schemas. May be called again after an error.
+    ///
+    /// # Errors
+    /// The outside world does not answer as hoped, or the configuration does not fit it; tried again with back-off.
+    async fn connect(&mut self, context: &OutputContext) -> Result<(), OutputError>;
+
+    /// Starts to write `parcel` and returns as soon as the next one may be started. Writes are started in order; the
+    /// answers may come in any order. An output that keeps order has the messages of one write before those of the next.
+    async fn write(&mut self, parcel: &Parcel) -> Delivery;
+
+    /// Stops. No write is open any more, or the time for that is over. Takes at most `deadline`.
+    async fn close(&mut self, deadline: Duration);
+}
+
+/// Why an output cannot work just now: what was tried, on what, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct OutputError(pub String);
+
+/// What a write did not deliver. Every message of the parcel that is named in neither list is confirmed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WriteError {
+    /// Messages that can never be accepted. They become dead letters.
+    pub rejected: Vec<Rejection>,
+    /// Messages to write again, unchanged, after a pause.
+    pub retry: Option<Retry>,
+}
+
+/// One message that an output can never accept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// Index in the parcel.
+    pub index: u32,
+    /// Kebab-case name or the server's code, for example `message-too-large` or `clickhouse-469`.
+    pub code: String,
+    /// What is wrong with it, for a person; names the column or limit.
+    pub reason: String,
+}
+
+/// Messages that were not written because of the outside world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// What was tried, on what, and what to do.
+    pub reason: String,
+    /// Which messages, by index in the parcel, in order.
+    pub messages: Pending,
+}
+
+/// Which messages of a parcel are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// All that are not rejected.
+    All,
+    /// These.
+    Only(Vec<u32>),
+}
+
+impl WriteError {
+    /// Nothing is known to be written; try all of it again.
+    pub fn retry(reason: impl Into<String>) -> Self {
+        Self { rejected: Vec::new(), retry: Some(Retry { reason: reason.into(), messages: Pending::All }) }
+    }
+
+    /// All others are confirmed; these can never be accepted.
+    pub fn rejected(rejected: Vec<Rejection>) -> Self {
+        Self { rejected, retry: None }
+    }
+
+    /// `Ok` when nothing is left to do.
+    pub fn into_result(self) -> Result<(), Self> {
+        if self.rejected.is_empty() && self.retry.is_none() { Ok(()) } else { Err(self) }
+    }
+}

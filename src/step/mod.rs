@@ -1,0 +1,37 @@
+//! Steps: messages in, messages out. One file each; `STEPS` lists them. A step is a plain function over a batch: it
+//! waits for nothing, locks nothing and knows nothing of acks.
+use crate::{message::Batch, spec::Spec};
+
+/// Every step, sorted by name.
+pub static STEPS: &[&Spec<dyn Step>] = &[];
+
+/// One kind of work on messages.
+///
+/// A step belongs to one lane, so it may keep state and scratch space. It is called with one batch after the other.
+pub trait Step: Send {
+    /// Works on every message of `batch`, in order. A message that cannot be worked on is left out of the answer and
+    /// named in `report`; so no message with an error ever reaches an output.
+    fn apply(&mut self, batch: Batch, report: &mut StepReport) -> Batch;
+}
+
+/// What a step did besides passing messages on. The pipeline turns failures into dead letters.
+#[derive(Debug, Default)]
+pub struct StepReport {
+    /// Messages that are now dead letters.
+    pub failures: Vec<Failure>,
+    /// Messages dropped on purpose.
+    pub filtered: u64,
+}
+
+/// Why one message could not be worked on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Index of the message in the batch's source.
+    pub origin: u32,
+    /// Kebab-case name of the error, for example `script-error`.
+    pub code: String,
+    /// What went wrong, for a person.
+    pub reason: String,
+    /// `file:line:column` of the script, when it is known.
+    pub place: Option<String>,
+}
