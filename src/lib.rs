@@ -1,10 +1,12 @@
 //! streamer: a declarative stream processor. Rooms in import order; `docs/architecture.md` says what lives where.
 pub mod ack;
 pub mod diagnostic;
+pub mod http;
 pub mod input;
 pub mod message;
 pub mod metrics;
 pub mod output;
+pub mod pipeline;
 pub mod script;
 pub mod spec;
 pub mod step;

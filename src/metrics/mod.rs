@@ -51,7 +51,6 @@ pub struct Metrics {
     write_messages: Family<ComponentLabels, Histogram, fn() -> Histogram>,
     filtered: Family<PipelineLabels, Counter>,
     dead_lettered: Family<PipelineLabels, Counter>,
-    acknowledged: Family<PipelineLabels, Counter>,
     in_flight: Family<PipelineLabels, Gauge>,
     age_seconds: Family<PipelineLabels, Histogram, fn() -> Histogram>,
 }
@@ -96,7 +95,6 @@ impl Metrics {
             write_messages: Family::new_with_constructor(messages),
             filtered: Family::default(),
             dead_lettered: Family::default(),
-            acknowledged: Family::default(),
             in_flight: Family::default(),
             age_seconds: Family::new_with_constructor(seconds),
         };
@@ -126,7 +124,6 @@ impl Metrics {
             m.filtered.clone(),
         );
         r.register("dead_lettered_messages", "Messages whose dead letter is confirmed", m.dead_lettered.clone());
-        r.register("acknowledged_batches", "Batches acknowledged to their input", m.acknowledged.clone());
         r.register(
             "in_flight_messages",
             "Messages taken from the inputs and not yet acknowledged",
@@ -167,7 +164,6 @@ impl Metrics {
         PipelineMetrics {
             filtered: self.filtered.get_or_create(&labels).clone(),
             dead_lettered: self.dead_lettered.get_or_create(&labels).clone(),
-            acknowledged: self.acknowledged.get_or_create(&labels).clone(),
             in_flight: self.in_flight.get_or_create(&labels).clone(),
             age_seconds: self.age_seconds.get_or_create(&labels).clone(),
         }
@@ -202,7 +198,6 @@ pub struct ComponentMetrics {
 pub struct PipelineMetrics {
     pub filtered: Counter,
     pub dead_lettered: Counter,
-    pub acknowledged: Counter,
     pub in_flight: Gauge,
     pub age_seconds: Histogram,
 }

@@ -1,0 +1,28 @@
+"""ClickHouse as a plain process: the server inside libchdb.so, run by clickhouse_server.py."""
+
+from __future__ import annotations
+
+import sys
+from typing import List
+
+from . import probe
+from .folders import SERVICES
+from .install import clickhouse_library
+from .service import Service
+
+
+class ClickHouse(Service):
+    """The ClickHouse server. The user `default` needs no password; it listens on the loopback address only."""
+
+    name = "clickhouse"
+
+    def argv(self) -> List[str]:
+        return [sys.executable, str(SERVICES / "local" / "clickhouse_server.py"), str(clickhouse_library()),
+                str(self.data), str(self.all_ports["clickhouse_http"]), str(self.all_ports["clickhouse_tcp"])]
+
+    def ready(self) -> bool:
+        return probe.clickhouse(self.all_ports["clickhouse_http"]) and probe.listening(self.all_ports["clickhouse_tcp"])
+
+    def worth_retrying(self, log: str) -> bool:
+        # After kill -9 the kernel may take a moment to let go of the lock on the data folder.
+        return "Cannot lock file" in log

@@ -1,0 +1,119 @@
+"""A stack of containers: compose.yaml under a project name of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Dict, List
+
+from . import probe
+from .fault import Fault
+from .folders import ROOT
+from .install import cause, program, say
+from .ports import PORTS, require_free
+from .stack import SERVICES, Stack, Status, read_record
+
+READY_SECONDS = 120.0
+VERBS = {"start": "start", "stop": "stop", "kill": "kill", "pause": "pause", "resume": "unpause"}
+
+
+class DockerStack(Stack):
+    """The services of compose.yaml, without streamer itself and the web UI."""
+
+    engine = "docker"
+
+    def up(self, free_ports: bool) -> None:
+        running = any(status.state != "stopped" for status in self.status())
+        ports = self.choose_ports(free_ports, running)
+        if not running:
+            for key, number in ports.items():
+                require_free(key, number)
+        self._compose("up", "-d", *[container(service) for service in SERVICES])
+        with ThreadPoolExecutor(len(SERVICES)) as pool:
+            list(pool.map(self._wait_ready, SERVICES))
+
+    def down(self, keep: bool) -> None:
+        # Without the profile, compose would leave a container of it behind.
+        self._compose("--profile", "kafka", "down", *([] if keep else ["--volumes"]))
+        if not keep and self.folder.exists():
+            shutil.rmtree(self.folder)
+
+    def act(self, verb: str, service: str) -> None:
+        self.ports()
+        self._compose(VERBS[verb], container(service))
+        if verb == "start":
+            self._wait_ready(service)
+
+    def status(self) -> List[Status]:
+        ports = read_record(self.name).get("ports", {})
+        lines = self._compose("--profile", "kafka", "ps", "--all", "--format", "json").splitlines() if ports else []
+        states: Dict[str, str] = {}
+        for line in lines:
+            row = json.loads(line)
+            states[row["Service"]] = row["State"]
+        return [Status(service, states.get(container(service), "stopped").replace("exited", "stopped"), "-",
+                       ", ".join(f"{key} {ports[key]}" for key, port in PORTS.items() if port.service == service and ports))
+                for service in SERVICES]
+
+    def log(self, service: str, lines: int) -> str:
+        return self._compose("logs", "--no-color", "--tail", str(lines), container(service)).rstrip("\n")
+
+    def _wait_ready(self, service: str) -> None:
+        ports = self.ports()
+        ready = {
+            "mosquitto": lambda: probe.mqtt(ports["mqtt"]),
+            "kafka": lambda: probe.kafka(ports["kafka"]),
+            "clickhouse": lambda: probe.clickhouse(ports["clickhouse_http"]),
+        }[service]
+        deadline = time.monotonic() + READY_SECONDS
+        while not ready():
+            if time.monotonic() > deadline:
+                raise Fault(f"{service} was not ready after {READY_SECONDS:.0f} s (log: services/stack.py logs {service})")
+            time.sleep(0.2)
+
+    def _compose(self, *arguments: str) -> str:
+        ports = read_record(self.name).get("ports", {})
+        return _compose(self.name, ports, *arguments)
+
+
+def container(service: str) -> str:
+    """The compose service behind a name: STREAMER_BROKER says which broker plays `kafka`, as in compose.yaml."""
+    return os.environ.get("STREAMER_BROKER", "redpanda") if service == "kafka" else service
+
+
+def usable() -> bool:
+    """True when a Docker engine answers, has Compose, and has or can pull the images."""
+    if not program("docker"):
+        return False
+    try:
+        for question in (["docker", "info"], ["docker", "compose", "version"]):
+            if subprocess.run(question, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                              timeout=10).returncode != 0:
+                return False
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    try:
+        _compose("pull", {}, "pull", "--quiet", "--policy", "missing", *[container(service) for service in SERVICES])
+    except Fault as fault:
+        say(f"not using Docker: {fault}")
+        return False
+    return True
+
+
+def _compose(name: str, ports: Dict[str, int], *arguments: str) -> str:
+    command = ["docker", "compose", "-p", f"streamer-{name}", "-f", str(ROOT / "compose.yaml"), *arguments]
+    variables = {PORTS[key].variable: str(number) for key, number in ports.items()}
+    if "kafka" in ports:
+        variables["STREAMER_APACHE_KAFKA_PORT"] = str(ports["kafka"])
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True, env={**os.environ, **variables})
+    except OSError as error:
+        raise Fault(f"cannot run docker: {error.strerror}") from error
+    if done.returncode != 0:
+        raise Fault(f"docker compose {arguments[0]} failed: {cause(done.stderr)}")
+    return done.stdout

@@ -1,0 +1,177 @@
+//! One output at work: gathers, writes, tries again, and answers the acks. The retry loop of all outputs is here, once.
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::debug;
+
+use super::{
+    PipelineError,
+    backoff::Backoff,
+    batcher::{Batcher, Job, Write},
+};
+use crate::output::{Output, OutputContext, Parcel, Pending, Rejection, WriteError};
+
+/// Where messages go that an output can never accept.
+#[async_trait]
+pub trait Refused: Send + Sync {
+    /// Takes over the messages `rejected` of `write`, splitting the write's acks: they wait for these messages too.
+    /// May answer with a job to write to the same output instead.
+    ///
+    /// # Errors
+    /// There is nowhere to put them.
+    async fn take(&self, write: &Write, rejected: &[Rejection]) -> Result<Option<Job>, PipelineError>;
+}
+
+/// An output and what its writer needs.
+pub struct Writer {
+    pub output: Box<dyn Output>,
+    pub context: OutputContext,
+    pub refused: Arc<dyn Refused>,
+}
+
+/// Jobs that may wait in front of a writer. The bytes are bounded by the budget; this bounds their number.
+pub const JOBS_WAITING_MAX: usize = 64;
+
+type InFlight = FuturesUnordered<BoxFuture<'static, (Write, Instant, Result<(), WriteError>)>>;
+
+impl Writer {
+    /// Works until `jobs` is closed and everything taken from it is settled, then closes the output.
+    ///
+    /// # Errors
+    /// A message was refused and there is nowhere to put it. Acks of open writes are dropped: not delivered.
+    pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>, close_within: Duration) -> Result<(), PipelineError> {
+        let mut backoff = Backoff::default();
+        self.connect(&mut backoff).await;
+        let limits = self.output.limits();
+        let mut batcher = Batcher::new(limits);
+        let mut in_flight = InFlight::new();
+        let mut again = Vec::new();
+        let mut instead = Vec::new();
+        let mut open = true;
+        while open || !batcher.is_empty() || !in_flight.is_empty() || !instead.is_empty() {
+            let now = Instant::now();
+            instead.drain(..).for_each(|job| batcher.push(job, now));
+            let due = batcher.due().filter(|_| in_flight.len() < limits.in_flight_max);
+            if due.is_some_and(|due| due <= now || !open) {
+                let write = batcher.take(now).expect("a due batcher is not empty");
+                self.start(write, &mut in_flight).await;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                Some((write, started, result)) = in_flight.next() => {
+                    if let Some(write) = self.settle(write, started, result, &mut instead).await? {
+                        again.push(write);
+                        self.recover(&mut again, &mut in_flight, &mut backoff, &mut instead).await?;
+                    } else {
+                        backoff.reset();
+                    }
+                }
+                job = jobs.recv(), if open && !batcher.is_full() => match job {
+                    Some(job) => batcher.push(job, Instant::now()),
+                    None => open = false,
+                },
+                () = sleep_until(due.unwrap_or(now)), if due.is_some() => {}
+            }
+        }
+        self.output.close(close_within).await;
+        Ok(())
+    }
+
+    /// Connects, however long it takes.
+    async fn connect(&mut self, backoff: &mut Backoff) {
+        while let Err(error) = self.output.connect(&self.context).await {
+            self.context.health.fault(error.to_string());
+            sleep(backoff.pause()).await;
+        }
+        self.context.health.ok();
+        backoff.reset();
+    }
+
+    /// Hands a write to the output.
+    async fn start(&mut self, mut write: Write, in_flight: &mut InFlight) {
+        write.attempts += 1;
+        let started = Instant::now();
+        let delivery = self.output.write(&write.parcel).await;
+        self.context.metrics.write_messages.observe(write.parcel.len() as f64);
+        in_flight.push(async move { delivery.await }.map(move |result| (write, started, result)).boxed());
+    }
+
+    /// Acts on the answer to a write: acks it when all of it is confirmed, else returns what is left to do.
+    async fn settle(
+        &mut self,
+        write: Write,
+        started: Instant,
+        result: Result<(), WriteError>,
+        instead: &mut Vec<Job>,
+    ) -> Result<Option<Write>, PipelineError> {
+        let metrics = &self.context.metrics;
+        metrics.write_seconds.observe(started.elapsed().as_secs_f64());
+        let Err(WriteError { rejected, retry }) = result else {
+            metrics.delivered.inc_by(write.parcel.len() as u64);
+            self.context.health.ok();
+            debug!(output = self.context.label, messages = write.parcel.len(), attempts = write.attempts, "delivered");
+            write.acks.into_iter().for_each(|ack| ack.delivered());
+            return Ok(None);
+        };
+        if !rejected.is_empty() {
+            metrics.rejected.inc_by(rejected.len() as u64);
+            instead.extend(self.refused.take(&write, &rejected).await?);
+        }
+        let Some(retry) = retry else {
+            metrics.delivered.inc_by((write.parcel.len() - rejected.len()) as u64);
+            self.context.health.ok();
+            write.acks.into_iter().for_each(|ack| ack.delivered());
+            return Ok(None);
+        };
+        let parcel = match retry.messages {
+            Pending::All if rejected.is_empty() => write.parcel.clone(),
+            Pending::All => write.parcel.select(&others(&write.parcel, &rejected)),
+            Pending::Only(indexes) => write.parcel.select(&indexes),
+        };
+        metrics.delivered.inc_by((write.parcel.len() - rejected.len() - parcel.len()) as u64);
+        metrics.retries.inc();
+        self.context.health.fault(retry.reason);
+        Ok(Some(Write { parcel, ..write }))
+    }
+
+    /// Brings the output back to work: lets open writes end, pauses, connects, and writes `again` what is left, in order.
+    /// Nothing new is written meanwhile, so the inputs come to rest.
+    async fn recover(
+        &mut self,
+        again: &mut Vec<Write>,
+        in_flight: &mut InFlight,
+        backoff: &mut Backoff,
+        instead: &mut Vec<Job>,
+    ) -> Result<(), PipelineError> {
+        loop {
+            while let Some((write, started, result)) = in_flight.next().await {
+                again.extend(self.settle(write, started, result, instead).await?);
+            }
+            if again.is_empty() {
+                backoff.reset();
+                return Ok(());
+            }
+            sleep(backoff.pause()).await;
+            if let Err(error) = self.output.connect(&self.context).await {
+                self.context.health.fault(error.to_string());
+                continue;
+            }
+            again.sort_by_key(|write| write.number);
+            for write in again.drain(..) {
+                self.start(write, in_flight).await;
+            }
+        }
+    }
+}
+
+/// Indexes of the messages that were not rejected.
+fn others(parcel: &Parcel, rejected: &[Rejection]) -> Vec<u32> {
+    let refused: std::collections::HashSet<u32> = rejected.iter().map(|r| r.index).collect();
+    (0..parcel.len() as u32).filter(|i| !refused.contains(i)).collect()
+}
