@@ -178,13 +178,14 @@ def verdict(stack: Stack, ledger: Ledger, watcher: observer.RowWatcher) -> List[
     wrong = list(ledger.faults)
     if watcher.fault:
         wrong.append(watcher.fault)
-    for what, ones in [("no row", missing), ("more than one row", list(doubled)), ("a row that was not to be", unexpected)]:
+    for what, ones in [("without a row", missing), ("with more than one row", list(doubled)),
+                       ("with a row that was not to be", unexpected)]:
         if ones:
-            wrong.append(f"{len(ones)} messages have {what}: {some(ones)}")
+            wrong.append(f"messages {what}: {len(ones)} ({some(ones)})")
     for what, actual, expected in [("rows from plain text", texts, ledger.texts), ("dead letters", len(letters), ledger.bad),
                                    ("Kafka records", records, ledger.through_kafka)]:
         if actual != expected:
-            wrong.append(f"{actual} {what} instead of {expected}")
+            wrong.append(f"{what}: {actual} instead of {expected}")
     return wrong
 
 

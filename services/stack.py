@@ -27,9 +27,15 @@ def open_stack(name: str, engine: str, starting: bool) -> Stack:
     recorded = read_record(name).get("engine")
     if recorded and engine not in ("auto", recorded):
         raise Fault(f"the stack `{name}` is up with --engine {recorded}: take it down first")
-    if recorded or engine != "auto":
-        return ENGINES[recorded or engine](name)
-    return ENGINES["docker" if starting and docker.usable() else "native"](name)
+    if recorded:
+        return ENGINES[recorded](name)
+    if not starting or engine == "native":
+        return native.NativeStack(name)
+    if docker.usable():
+        return docker.DockerStack(name)
+    if engine == "docker":
+        raise Fault("no Docker engine with Compose answers, or it has no images: see `docker info`")
+    return native.NativeStack(name)
 
 
 def setup(engine: str) -> None:

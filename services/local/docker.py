@@ -14,7 +14,7 @@ from . import probe
 from .fault import Fault
 from .folders import ROOT
 from .install import cause, program, say
-from .ports import PORTS, require_free
+from .ports import PORTS
 from .stack import SERVICES, Stack, Status, read_record
 
 READY_SECONDS = 120.0
@@ -28,10 +28,7 @@ class DockerStack(Stack):
 
     def up(self, free_ports: bool) -> None:
         running = any(status.state != "stopped" for status in self.status())
-        ports = self.choose_ports(free_ports, running)
-        if not running:
-            for key, number in ports.items():
-                require_free(key, number)
+        self.record(self.choose_ports(free_ports, running))
         self._compose("up", "-d", *[container(service) for service in SERVICES])
         with ThreadPoolExecutor(len(SERVICES)) as pool:
             list(pool.map(self._wait_ready, SERVICES))

@@ -25,11 +25,8 @@ class NativeStack(Stack):
     def up(self, free_ports: bool) -> None:
         ensure(build=False)
         running = any(service.state() != "stopped" for service in self._services())
-        self.choose_ports(free_ports, running)
-        services = self._services()
-        for service in services:
-            service.check_ports()
-        _all_at_once(service.start for service in services)
+        self.record(self.choose_ports(free_ports, running))
+        _all_at_once(service.start for service in self._services())
 
     def down(self, keep: bool) -> None:
         services = self._services()

@@ -71,9 +71,10 @@ def rows_of_unknown(url: str) -> int:
 
 
 def last_rows(url: str) -> str:
-    """The newest rows as a table."""
+    """The newest row of some phones, as a table."""
     return query(url, f"SELECT device_id, toDateTime(ts) AS time, lat, lon, battery, accel.x, accel.y, accel.z, topic "
-                      f"FROM {TABLE} WHERE device_id != 'unknown' ORDER BY ts DESC, device_id LIMIT 5",
+                      f"FROM {TABLE} WHERE device_id != 'unknown' ORDER BY ts DESC, lat DESC "
+                      f"LIMIT 1 BY device_id LIMIT 5",
                  "PrettyCompactMonoBlock").rstrip("\n")
 
 

@@ -11,9 +11,10 @@ from typing import Dict, List, Mapping, Set
 
 from .fault import Fault
 from .folders import locked, shown, stacks_dir
-from .ports import PORTS, choose
+from .ports import choose, require_free
 
 SERVICES = ("mosquitto", "kafka", "clickhouse")
+ENGINES = ("docker", "native")
 
 
 @dataclass(frozen=True)
@@ -89,17 +90,22 @@ class Stack(abc.ABC):
         }
 
     def choose_ports(self, free_ports: bool, running: bool) -> Dict[str, int]:
-        """Settles the ports and records them. A stack that is partly running keeps those it has."""
-        recorded = read_record(self.name).get("ports") or {}
-        if running and set(recorded) == set(PORTS):
+        """Settles the ports. A stack that is partly running keeps those it has; otherwise all must be free."""
+        recorded = read_record(self.name).get("ports", {})
+        if running:
             return recorded
         ports = choose(well_known=self.name == "dev" and not free_ports, use_environment=not free_ports,
-                       recorded=recorded, avoid=_ports_of_other_stacks(self.name))
+                       recorded={} if free_ports else recorded, avoid=_ports_of_other_stacks(self.name))
+        for key, number in ports.items():
+            require_free(key, number)
+        return ports
+
+    def record(self, ports: Mapping[str, int]) -> None:
+        """Writes down how the stack is being started, for every later command."""
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / "stack.partial"
         partial.write_text(json.dumps({"engine": self.engine, "ports": ports}, indent=2) + "\n")
         partial.replace(record_file(self.name))
-        return ports
 
 
 def record_file(name: str) -> Path:
@@ -116,7 +122,7 @@ def read_record(name: str) -> Mapping:
         return {}
     except (OSError, ValueError) as error:
         raise Fault(f"cannot read {shown(path)}: {error}") from error
-    if not isinstance(record, dict) or not isinstance(record.get("ports"), dict):
+    if not isinstance(record, dict) or record.get("engine") not in ENGINES or not isinstance(record.get("ports"), dict):
         raise Fault(f"{shown(path)} is damaged: remove it, and end by hand what may still run")
     return record
 

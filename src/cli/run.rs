@@ -1,0 +1,124 @@
+//! `streamer run`: checks the files, then runs their pipelines until they end or are told to stop.
+use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::{
+    diagnostic::{Format, render},
+    http::Server,
+    metrics::{HealthBoard, Metrics},
+    pipeline::{Environment, Pipeline},
+    registry::Registry,
+};
+
+/// Run pipelines until they end or SIGTERM or Ctrl-C arrives
+///
+/// Every file is checked first. A first signal stops reading, delivers what was read and exits; a second one exits at
+/// once. What was not acknowledged is never lost: it comes again at the next start.
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    /// Pipeline files, or folders of them
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+
+    /// Where to serve /metrics and /health: an address with a port, or `off`
+    #[arg(long, env = "STREAMER_HTTP", default_value = "127.0.0.1:8686", value_name = "ADDRESS")]
+    http: String,
+
+    /// Token that requests must carry; required to serve on an address that others can reach
+    #[arg(long, env = "STREAMER_HTTP_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    http_token: Option<String>,
+
+    /// Folder for what must survive a restart, such as payloads too large for the dead-letter topic
+    #[arg(long, env = "STATE_DIR", default_value = "state", value_name = "FOLDER")]
+    state_dir: PathBuf,
+}
+
+impl Run {
+    /// Exit code 0 when every pipeline ended as it should, 1 when a file has faults or a pipeline failed.
+    #[allow(clippy::print_stderr, reason = "cli prints")]
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let checked = super::check(&self.files)?;
+        eprint!("{}", render(&checked.diagnostics, Format::Full, std::io::stderr().is_terminal()));
+        if checked.has_errors() {
+            eprintln!("nothing was started; mend the errors above, or see `streamer lint --help`");
+            return Ok(ExitCode::FAILURE);
+        }
+        let http = match self.http.as_str() {
+            "off" => None,
+            address => Some(address.parse::<SocketAddr>().map_err(|_| {
+                anyhow::anyhow!("--http `{address}` is not an address with a port; write for example 127.0.0.1:8686, or off")
+            })?),
+        };
+        let registry = Registry::built_in();
+        let mut pipelines = Vec::new();
+        for config in checked.pipelines(&registry) {
+            match Pipeline::build(&config, &registry) {
+                Ok(pipeline) => pipelines.push(pipeline),
+                Err(faults) => {
+                    eprint!("{}", render(&faults, Format::Full, std::io::stderr().is_terminal()));
+                    return Ok(ExitCode::FAILURE);
+                }
+            }
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let code = runtime.block_on(self.serve(pipelines, http));
+        // A script or a library call that still runs must not hold up the exit.
+        runtime.shutdown_background();
+        code
+    }
+
+    async fn serve(&self, pipelines: Vec<Pipeline>, http: Option<SocketAddr>) -> anyhow::Result<ExitCode> {
+        let (metrics, health) = (Metrics::new(), HealthBoard::default());
+        let environment = Environment { metrics: metrics.clone(), health: health.clone(), state: self.state_dir.clone() };
+        let (stop, stop_http) = (CancellationToken::new(), CancellationToken::new());
+        if let Some(address) = http {
+            let server = Server::bind(address, self.http_token.clone(), metrics, health).await?;
+            info!(address = server.address().map(tracing::field::display), "serving /metrics and /health");
+            tokio::spawn(server.run(stop_http.clone()));
+        }
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut running = JoinSet::new();
+        for pipeline in pipelines {
+            let (environment, stop) = (environment.clone(), stop.clone());
+            running.spawn(async move { pipeline.run(&environment, stop).await });
+        }
+        let mut failed = false;
+        loop {
+            tokio::select! {
+                ended = running.join_next() => match ended {
+                    None => break,
+                    Some(Ok(Ok(()))) => {}
+                    Some(Ok(Err(error))) => {
+                        failed = true;
+                        error!(%error, "a pipeline has failed; the others go on");
+                    }
+                    Some(Err(error)) => {
+                        failed = true;
+                        error!(%error, "a pipeline has ended unexpectedly; the others go on");
+                    }
+                },
+                _ = terminate.recv() => if second_signal(&stop) { return Ok(ExitCode::FAILURE) },
+                _ = tokio::signal::ctrl_c() => if second_signal(&stop) { return Ok(ExitCode::FAILURE) },
+            }
+        }
+        stop_http.cancel();
+        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}
+
+/// Starts the stop. Answers true when it was under way already.
+fn second_signal(stop: &CancellationToken) -> bool {
+    if stop.is_cancelled() {
+        warn!("second signal: leaving at once; what was not acknowledged comes again");
+        return true;
+    }
+    info!("stopping: no more is read, what was read is delivered; a second signal leaves at once");
+    stop.cancel();
+    false
+}

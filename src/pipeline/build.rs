@@ -1,0 +1,69 @@
+//! From a checked file to parts that can run. No network yet.
+use std::time::Duration;
+
+use super::run::{InputPart, Limits, OutputPart, Pipeline, StepPart};
+use crate::{
+    config::{self, Component},
+    diagnostic::Diagnostic,
+    registry::Registry,
+    script::Condition,
+    spec::Spec,
+};
+
+impl Pipeline {
+    /// Makes the parts of a pipeline that lint found no errors in.
+    ///
+    /// # Errors
+    /// What the components find wrong in their settings, each at its place.
+    pub fn build(config: &config::Pipeline, registry: &Registry) -> Result<Self, Vec<Diagnostic>> {
+        let mut faults = Vec::new();
+        let inputs = config.inputs.iter().filter_map(|entry| {
+            let input = part(registry.input(&entry.component.name), &entry.component, &mut faults)?;
+            // Steps keep state and scratch space, so every lane has its own.
+            let steps = config.steps.iter().filter_map(|step| {
+                let label = step.label.to_string();
+                Some(StepPart { label, step: part(registry.step(&step.component.name), &step.component, &mut faults)? })
+            });
+            let steps = steps.collect();
+            Some(InputPart { label: entry.label.to_string(), input, steps })
+        });
+        let inputs: Vec<_> = inputs.collect();
+        let outputs = config.outputs.iter().filter_map(|entry| {
+            let output = part(registry.output(&entry.component.name), &entry.component, &mut faults)?;
+            let conditions = entry.when.iter().flat_map(|(script, place)| {
+                inputs.iter().map(move |_| Condition::compile(script, place.clone()))
+            });
+            let when = match conditions.collect() {
+                Ok(when) => when,
+                Err(errors) => {
+                    let errors: Vec<_> = errors;
+                    faults.extend(errors.iter().map(|fault| entry.diagnose_condition(fault)));
+                    return None;
+                }
+            };
+            Some(OutputPart { label: entry.label.to_string(), output, when })
+        });
+        let outputs = outputs.collect();
+        let dead_letter = config
+            .dead_letter
+            .as_ref()
+            .and_then(|component| part(registry.output(&component.name), component, &mut faults));
+        let limits = Limits {
+            in_flight_bytes_max: config.limits.in_flight_bytes_max,
+            shutdown_timeout: Duration::from_millis(config.limits.shutdown_timeout_ms),
+        };
+        let pipeline = Self { name: config.name.clone(), inputs, outputs, dead_letter, limits };
+        if faults.is_empty() { Ok(pipeline) } else { Err(faults) }
+    }
+}
+
+fn part<T: ?Sized>(
+    spec: Option<&'static Spec<T>>,
+    component: &Component,
+    faults: &mut Vec<Diagnostic>,
+) -> Option<Box<T>> {
+    let spec = spec.expect("lint knows every component of a checked file");
+    (spec.build)(&component.section)
+        .map_err(|found| faults.extend(found.iter().map(|fault| component.diagnose(fault))))
+        .ok()
+}
