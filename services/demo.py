@@ -260,8 +260,8 @@ def main() -> int:
     parser.add_argument("--engine", choices=["auto", "docker", "native"], default="auto")
     try:
         return run(parser.parse_args())
-    except Fault as fault:
-        print(f"demo.py: {fault}", file=sys.stderr)
+    except (Fault, OSError) as error:
+        print(f"demo.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

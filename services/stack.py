@@ -150,8 +150,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     """Exit codes: 0 done, 1 not all running (`status`), 2 could not."""
     try:
         return run(parse(arguments))
-    except Fault as fault:
-        print(f"stack.py: {fault}", file=sys.stderr)
+    except (Fault, OSError) as error:
+        print(f"stack.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

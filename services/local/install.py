@@ -186,6 +186,11 @@ def cause(log: str) -> str:
     """The line of a log that most likely says why, cut to a readable length."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in log.splitlines()]
     lines = [line for line in lines if line]
-    telling = [line for line in lines if re.search(r"^E: |error|fatal|exception|refused", line, re.IGNORECASE)]
-    chosen = (telling or lines or ["no output"])[0 if telling else -1]
+    chosen = lines[-1] if lines else "no output"
+    # apt's own mark; an exception with its message; any other complaint.
+    for pattern in (r"^E: ", r"\w(Exception|Error): ", r"(?i)error|fatal|refused"):
+        telling = [line for line in lines if re.search(pattern, line)]
+        if telling:
+            chosen = telling[0]
+            break
     return chosen if len(chosen) <= 200 else chosen[:200] + "..."

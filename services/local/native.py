@@ -25,7 +25,7 @@ class NativeStack(Stack):
     def up(self, free_ports: bool) -> None:
         ensure(build=False)
         running = any(service.state() != "stopped" for service in self._services())
-        self.record(self.choose_ports(free_ports, running))
+        self.settle_ports(free_ports, running)
         _all_at_once(service.start for service in self._services())
 
     def down(self, keep: bool) -> None:

@@ -89,23 +89,21 @@ class Stack(abc.ABC):
             "STREAMER_STACK": self.name,
         }
 
-    def choose_ports(self, free_ports: bool, running: bool) -> Dict[str, int]:
-        """Settles the ports. A stack that is partly running keeps those it has; otherwise all must be free."""
-        recorded = read_record(self.name).get("ports", {})
+    def settle_ports(self, free_ports: bool, running: bool) -> None:
+        """Chooses the ports and records them. A stack that is partly running keeps those it has."""
         if running:
-            return recorded
-        ports = choose(well_known=self.name == "dev" and not free_ports, use_environment=not free_ports,
-                       recorded={} if free_ports else recorded, avoid=_ports_of_other_stacks(self.name))
-        for key, number in ports.items():
-            require_free(key, number)
-        return ports
-
-    def record(self, ports: Mapping[str, int]) -> None:
-        """Writes down how the stack is being started, for every later command."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / "stack.partial"
-        partial.write_text(json.dumps({"engine": self.engine, "ports": ports}, indent=2) + "\n")
-        partial.replace(record_file(self.name))
+            return
+        # Two stacks that start together must not choose the same ones.
+        with locked(stacks_dir() / ".ports.lock"):
+            recorded = {} if free_ports else read_record(self.name).get("ports", {})
+            ports = choose(well_known=self.name == "dev" and not free_ports, use_environment=not free_ports,
+                           recorded=recorded, avoid=_ports_of_other_stacks(self.name))
+            for key, number in ports.items():
+                require_free(key, number)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial = self.folder / "stack.partial"
+            partial.write_text(json.dumps({"engine": self.engine, "ports": ports}, indent=2) + "\n")
+            partial.replace(record_file(self.name))
 
 
 def record_file(name: str) -> Path:
