@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn deep_nesting_is_refused_without_recursion() {
-        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert!(matches!(classify(nested(DEPTH_MAX).as_bytes()), Content::Json(_)));
         assert!(matches!(classify(nested(DEPTH_MAX + 1).as_bytes()), Content::TooDeep(_)));
         assert!(matches!(classify(nested(10_000).as_bytes()), Content::TooDeep(_)));

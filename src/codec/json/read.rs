@@ -10,6 +10,8 @@ use super::DEPTH_MAX;
 pub struct Reader<'a> {
     text: &'a str,
     at: usize,
+    /// Where the value read last starts.
+    start: usize,
     depth: usize,
 }
 
@@ -127,12 +129,17 @@ fn hex(digits: &[u8]) -> Option<u32> {
 impl<'a> Reader<'a> {
     /// A reader at the start of `text`.
     pub fn new(text: &'a str) -> Self {
-        Self { text, at: 0, depth: 0 }
+        Self { text, at: 0, start: 0, depth: 0 }
     }
 
     /// The byte it has read up to.
     pub fn at(&self) -> usize {
         self.at
+    }
+
+    /// The byte at which the value starts that `value` answered last.
+    pub fn start(&self) -> usize {
+        self.start
     }
 
     fn expected<T>(&self, expected: &'static str) -> Result<T, NotJson> {
@@ -156,7 +163,9 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// What stands here is no value, or nested too deep.
     pub fn value(&mut self) -> Result<Kind<'a>, NotJson> {
-        match self.peek() {
+        let first = self.peek();
+        self.start = self.at;
+        match first {
             b'"' => self.string().map(Kind::String),
             b'-' | b'0'..=b'9' => self.number().map(Kind::Number),
             b'{' => self.enter().map(|()| Kind::Object),
