@@ -1,6 +1,7 @@
 //! streamer: a declarative stream processor. Rooms in import order; `docs/architecture.md` says what lives where.
 pub mod ack;
 pub mod cli;
+pub mod codec;
 pub mod config;
 pub mod diagnostic;
 pub mod http;

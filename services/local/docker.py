@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Dict, List
 
 from . import probe
 from .fault import Fault
@@ -46,13 +45,19 @@ class DockerStack(Stack):
         if verb == "start":
             self._wait_ready(service)
 
-    def status(self) -> List[Status]:
+    def status(self) -> list[Status]:
         ports = read_record(self.name).get("ports", {})
         rows = _rows(self._compose("ps", "--all", "--format", "json")) if ports else []
         states = {row["Service"]: row["State"].replace("exited", "stopped") for row in rows}
-        return [Status(service, states.get(CONTAINERS[service], "stopped"), "-",
-                       ", ".join(f"{key} {ports[key]}" for key, port in PORTS.items() if port.service == service and ports))
-                for service in SERVICES]
+        return [
+            Status(
+                service,
+                states.get(CONTAINERS[service], "stopped"),
+                "-",
+                ", ".join(f"{key} {ports[key]}" for key, port in PORTS.items() if port.service == service and ports),
+            )
+            for service in SERVICES
+        ]
 
     def log(self, service: str, lines: int) -> str:
         return self._compose("logs", "--no-color", "--tail", str(lines), CONTAINERS[service]).rstrip("\n")
@@ -67,7 +72,9 @@ class DockerStack(Stack):
         deadline = time.monotonic() + READY_SECONDS
         while not ready():
             if time.monotonic() > deadline:
-                raise Fault(f"{service} was not ready after {READY_SECONDS:.0f} s (log: services/stack.py logs {service})")
+                raise Fault(
+                    f"{service} was not ready after {READY_SECONDS:.0f} s (log: services/stack.py logs {service})"
+                )
             time.sleep(0.2)
 
     def _compose(self, *arguments: str) -> str:
@@ -81,8 +88,12 @@ def usable() -> bool:
         return False
     try:
         for question in (["docker", "info"], ["docker", "compose", "version"]):
-            if subprocess.run(question, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                              timeout=10).returncode != 0:
+            if (
+                subprocess.run(
+                    question, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=10
+                ).returncode
+                != 0
+            ):
                 return False
     except (OSError, subprocess.TimeoutExpired):
         return False
@@ -94,12 +105,13 @@ def usable() -> bool:
     return True
 
 
-def _compose(name: str, ports: Dict[str, int], *arguments: str) -> str:
+def _compose(name: str, ports: dict[str, int], *arguments: str) -> str:
     command = ["docker", "compose", "-p", f"streamer-{name}", "-f", str(ROOT / "compose.yaml"), *arguments]
     variables = {PORTS[key].variable: str(number) for key, number in ports.items()}
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              text=True, env={**os.environ, **variables})
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env={**os.environ, **variables}
+        )
     except OSError as error:
         raise Fault(f"cannot run docker: {error.strerror}") from error
     if done.returncode != 0:
@@ -107,7 +119,7 @@ def _compose(name: str, ports: Dict[str, int], *arguments: str) -> str:
     return done.stdout
 
 
-def _rows(answer: str) -> List[Dict]:
+def _rows(answer: str) -> list[dict]:
     """What `ps --format json` says: one object a line, or one list in older versions of Compose."""
     if answer.lstrip().startswith("["):
         return json.loads(answer)

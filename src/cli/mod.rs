@@ -6,6 +6,7 @@ mod files;
 mod lint;
 mod list;
 mod logging;
+mod run;
 mod schema;
 
 use std::{
@@ -16,7 +17,7 @@ use std::{
 use clap::{Args as _, FromArgMatches as _};
 
 /// Every command, in the order that `--help` lists them.
-const COMMANDS: &[Command] = &[lint::COMMAND, list::COMMAND, schema::COMMAND];
+const COMMANDS: &[Command] = &[run::COMMAND, lint::COMMAND, list::COMMAND, schema::COMMAND];
 
 /// One command of the table.
 struct Command {
@@ -34,6 +35,7 @@ const COULD_NOT: u8 = 2;
 
 const EXAMPLES: &str = "\
 Examples:
+  streamer run pipelines/*.yaml    run pipelines until they end or are told to stop
   streamer lint pipelines/*.yaml   check pipelines without running them
   streamer list                    what inputs, steps and outputs there are
   streamer list mqtt               every setting of one of them";

@@ -1,8 +1,17 @@
 //! Everything that is evaluated for a message: Rhai scripts, JSONPath, and the templates of keys and topics.
-mod condition;
+mod check;
+mod document;
+mod engine;
+mod mapping;
 mod meta;
+mod needs;
+mod path;
+mod program;
 mod template;
+#[cfg(test)]
+mod tests;
 
-pub use condition::*;
+pub use mapping::{Condition, Emit, Mapping};
 pub use meta::MetaField;
+pub use program::ScriptError;
 pub use template::Template;
