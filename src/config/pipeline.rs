@@ -348,7 +348,7 @@ mod tests {
         assert_eq!(script(0).locate(2, 1), "some/folder/p.yaml:8:7");
         assert_eq!(script(1).locate(1, 5), "some/folder/p.yaml:9:14");
         assert_eq!(script(2).locate(2, 1), "some/folder/p.yaml:11:7", "folded: the start is all that is known");
-        let (when, place) = pipeline.outputs[0].when.clone().unwrap();
+        let When { script: when, place, .. } = pipeline.outputs[0].when.clone().unwrap();
         assert_eq!((when.as_str(), place.locate(1, 9)), ("payload.x > 1", "some/folder/p.yaml:15:19".into()));
     }
 
