@@ -252,7 +252,7 @@ fn broker_fault(broker: &str) -> Option<&'static str> {
         return Some("an address has no blanks; commas separate addresses");
     }
     let port = match broker.rsplit_once(':') {
-        Some((host, _)) if host.is_empty() => return Some("the host is missing"),
+        Some(("", _)) => return Some("the host is missing"),
         Some((host, _)) if host.starts_with('[') && !host.ends_with(']') => return None,
         Some((_, port)) => port,
         None => return None,
