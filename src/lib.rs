@@ -3,6 +3,7 @@ pub mod ack;
 pub mod cli;
 pub mod codec;
 pub mod config;
+pub mod client;
 pub mod diagnostic;
 pub mod http;
 pub mod input;
