@@ -93,8 +93,12 @@ impl Expander<'_> {
         if found.changed {
             scalar.text = found.text;
             scalar.exact = false;
-            // A password of digits is still a password.
-            scalar.always_text |= wants_text(schema, root);
+            // A password of digits is still a password, and inside `{ }` YAML wants quotes round `${PORT}`.
+            match wants(schema, root) {
+                Wanted::Text => scalar.always_text = true,
+                Wanted::NoText => scalar.plain = true,
+                Wanted::AsWritten => {}
+            }
             scalar.secrets.extend(found.secrets);
         }
     }
@@ -138,12 +142,22 @@ fn child<'a>(schema: &'a Json, root: &'a Json, key: &str) -> &'a Json {
     named.or_else(any).unwrap_or(&Json::Null)
 }
 
-/// True when text may stand there and neither numbers nor truth values may.
-fn wants_text(schema: &Json, root: &Json) -> bool {
-    let allows = |branch: &Json, kind: &str| {
-        branch["type"] == *kind || branch["type"].as_array().is_some_and(|kinds| kinds.iter().any(|k| k == kind))
-    };
+/// How a value with variables is typed: by what its field can take, and only when that is open as it was written.
+enum Wanted {
+    Text,
+    NoText,
+    AsWritten,
+}
+
+fn wants(schema: &Json, root: &Json) -> Wanted {
     let branches = branches(schema, root);
-    branches.iter().any(|branch| allows(branch, "string"))
-        && !branches.iter().any(|branch| ["integer", "number", "boolean"].iter().any(|kind| allows(branch, kind)))
+    let allows = |kinds: &[&str]| {
+        let is = |value: &Json| value.as_str().is_some_and(|kind| kinds.contains(&kind));
+        branches.iter().any(|b| is(&b["type"]) || b["type"].as_array().is_some_and(|all| all.iter().any(is)))
+    };
+    match (allows(&["string"]), allows(&["integer", "number", "boolean"])) {
+        (true, false) => Wanted::Text,
+        (false, true) => Wanted::NoText,
+        _ => Wanted::AsWritten,
+    }
 }

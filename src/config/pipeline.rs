@@ -300,7 +300,7 @@ mod tests {
 
     impl Catalog for Demo {
         fn facts(&self, kind: Kind, name: &str) -> Option<Facts> {
-            let schema = serde_json::json!({"properties": {"password": {"type": ["string", "null"]}}});
+            let schema = serde_json::json!({"properties": {"password": {"type": ["string", "null"]}, "port": {"type": "integer"}}});
             let scripts: &[&str] = match (kind, name) {
                 (Kind::Step, "map") => &[""],
                 (Kind::Output, "demo") => &["key"],
@@ -312,9 +312,9 @@ mod tests {
     }
 
     const FILE: &str = "# °C\n\
-        inputs:\n  a:\n    demo: { url: 'x ${HOST}', port: ${PORT}, password: ${PASSWORD}, list: [1, 2] }\n\
+        inputs:\n  a:\n    demo:\n      url: 'x ${HOST}'\n      port: '${PORT}'\n      password: ${PASSWORD}\n      list: [1, 2]\n      other: ${PORT}\n\
         steps:\n  - map: |\n      let °x = `${y}`;\n      z\n  - map: a + b\n  - map: >\n      a\n      b\n\
-        outputs:\n  o:\n    when: payload.x > 1\n    demo: { key: \"${k}\", other: $${x} }\n\
+        outputs:\n  o:\n    when: payload.x > 1\n    demo: { key: \"${k}\", other: '$${x}' }\n\
         limits: { shutdown_timeout_ms: 5 }\ntests: [ '${NO}' ]\n";
 
     fn read() -> Pipeline {
@@ -332,7 +332,8 @@ mod tests {
         assert_eq!(pipeline.inputs[0].component.section.folder, Path::new("some/folder"));
         let value = &pipeline.inputs[0].component.section.value;
         assert_eq!(value["url"], "x h");
-        assert_eq!(value["port"], 1883, "typed again, as it is unquoted");
+        assert_eq!(value["port"], 1883, "the field wants a number");
+        assert_eq!(value["other"], 1883, "typed again, as it is unquoted");
         assert_eq!(value["password"], "123456", "the field wants text");
         assert_eq!(pipeline.outputs[0].component.section.value["key"], "${k}", "a script keeps its own brackets");
         assert_eq!(pipeline.outputs[0].component.section.value["other"], "${x}");
@@ -345,11 +346,11 @@ mod tests {
     fn scripts_know_their_place() {
         let pipeline = read();
         let script = |step: usize| pipeline.steps[step].component.section.script("");
-        assert_eq!(script(0).locate(2, 1), "some/folder/p.yaml:8:7");
-        assert_eq!(script(1).locate(1, 5), "some/folder/p.yaml:9:14");
-        assert_eq!(script(2).locate(2, 1), "some/folder/p.yaml:11:7", "folded: the start is all that is known");
+        assert_eq!(script(0).locate(2, 1), "some/folder/p.yaml:13:7");
+        assert_eq!(script(1).locate(1, 5), "some/folder/p.yaml:14:14");
+        assert_eq!(script(2).locate(2, 1), "some/folder/p.yaml:16:7", "folded: the start is all that is known");
         let When { script: when, place, .. } = pipeline.outputs[0].when.clone().unwrap();
-        assert_eq!((when.as_str(), place.locate(1, 9)), ("payload.x > 1", "some/folder/p.yaml:15:19".into()));
+        assert_eq!((when.as_str(), place.locate(1, 9)), ("payload.x > 1", "some/folder/p.yaml:20:19".into()));
     }
 
     #[test]
@@ -360,7 +361,7 @@ mod tests {
         let pipeline = read();
         let input = &pipeline.inputs[0].component;
         check(input, Fault::new("x", "", "t"), "demo");
-        check(input, Fault::new("x", "port", "t"), "${PORT}");
+        check(input, Fault::new("x", "port", "t"), "'${PORT}'");
         check(input, Fault::new("x", "list.1", "t"), "2");
         check(input, Fault::new("x", "list.7", "t"), "list");
         check(input, Fault::new("x", "nothing.here", "t"), "demo");

@@ -324,6 +324,11 @@ impl<'a> Reader<'a> {
         let length = self.file.text[at..].chars().next().map_or(0, char::len_utf8);
         let (info, rest) = (error.info(), &self.file.text[at..]);
         let help = match info {
+            _ if info.starts_with("while parsing a flow")
+                && self.file.text[..at].rsplit('\n').next().is_some_and(|l| l.contains("${")) =>
+            {
+                Some("between `{ }` or `[ ]`, a value with `${…}` needs quotes")
+            }
             _ if info.contains("tab") => Some("indent with spaces"),
             _ if info.starts_with("mapping values are not allowed") => {
                 Some("a value that contains `: ` needs quotes; a key must be indented like its neighbours")

@@ -20,6 +20,7 @@ use crate::{
 /// An input with fields of every shape.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "most fields are only in the schema")]
 struct Config {
     /// Address of the broker.
     url: String,
@@ -149,7 +150,11 @@ fn build_broker(section: &Section) -> Result<Box<dyn Input>, Vec<Fault>> {
 
 fn build_script(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
     let text = section.value.as_str().unwrap_or_default();
-    match text.lines().enumerate().find_map(|(line, text)| Some((line + 1, text.find("oops")? + 1))) {
+    match text
+        .lines()
+        .enumerate()
+        .find_map(|(line, text)| Some((line + 1, text[..text.find("oops")?].chars().count() + 1)))
+    {
         Some((line, column)) => {
             Err(vec![Fault::new("script", "", "`oops` is not known").label("here").at(line, column)])
         }
@@ -182,8 +187,12 @@ static NONE: Spec<dyn Output> = Spec {
     build: |section| decode::<Empty>(section).map(|_| Box::new(Part { replay: Replay::Never }) as Box<dyn Output>),
 };
 
+static INPUTS: &[&Spec<dyn Input>] = &[&BROKER];
+static STEPS: &[&Spec<dyn Step>] = &[&SCRIPT];
+static OUTPUTS: &[&Spec<dyn Output>] = &[&NONE];
+
 fn registry() -> Registry {
-    Registry::of(&[&BROKER], &[&SCRIPT], &[&NONE])
+    Registry::of(INPUTS, STEPS, OUTPUTS)
 }
 
 fn read(path: &str, text: &str) -> Document {
@@ -228,8 +237,8 @@ fn sections_are_checked_by_their_schema() {
     check_section(
         "",
         &[
-            "missing-field: input `broker` needs the field `topics` (add `topics:` here)",
             "missing-field: input `broker` needs the field `url` (add `url:` here)",
+            "missing-field: input `broker` needs the field `topics` (add `topics:` here)",
         ],
     );
     check_section(
@@ -244,12 +253,12 @@ fn sections_are_checked_by_their_schema() {
     with("url: 5", &["duplicate-key: `url` is defined twice (first defined here: line 5)"]);
     with("qos: 3", &["out-of-range: `qos` of input `broker` must be from 0 to 2 (3 is out of range)"]);
     with("qos: -1", &["out-of-range: `qos` of input `broker` must be from 0 to 2 (-1 is out of range)"]);
-    with("qos: ${QOS}", &["out-of-range: `qos` of input `broker` must be from 0 to 2 (7 is out of range)"]);
+    with("qos: '${QOS}'", &["out-of-range: `qos` of input `broker` must be from 0 to 2 (7 is out of range)"]);
     with("qos: '1'", &["wrong-type: `qos` of input `broker` must be an integer (expected an integer, found text)"]);
     with("qos: 1.5", &["wrong-type: `qos` of input `broker` must be an integer (expected an integer, found a number)"]);
     with("qos:", &["wrong-type: `qos` of input `broker` must be an integer (expected an integer, found nothing)"]);
     with("client_id: 5", &["wrong-type: `client_id` of input `broker` must be text (expected text, found an integer)"]);
-    with("client_id: ${QOS}", &[]);
+    with("client_id: '${QOS}'", &[]);
     with("client_id:", &[]);
     with("mode: fsat", &["unknown-value: `mode` of input `broker` cannot be `fsat` (did you mean `fast`?)"]);
     with("mode: [fast]", &["wrong-type: `mode` of input `broker` must be text (expected text, found a list)"]);
@@ -324,7 +333,7 @@ fn faults_of_scripts_stand_at_their_line_and_column() {
     };
     check(
         &file("  - script: |\n      let °x = ${y};\n      °C + oops;\n"),
-        &["7:12 script: `oops` is not known (here)"],
+        &["8:12 script: `oops` is not known (here)"],
     );
     check(&file("  - script: a + oops\n"), &["6:17 script: `oops` is not known (here)"]);
     check(&file("  - script: >\n      a +\n      oops\n"), &["7:7 script: `oops` is not known (here)"]);

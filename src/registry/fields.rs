@@ -209,14 +209,14 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "topics: text or list of text None required",
-                "qos: integer, 0 to 2 Some(\"1\") ",
-                "port: integer, 1 to 65535 None required",
-                "mode: one of `fast`, `safe` Some(\"\\\"fast\\\"\") ",
-                "tls: fields None ",
-                "tls.ca: text None ",
                 "columns: keys with fields None ",
                 "columns.*.ca: text None ",
+                "mode: one of `fast`, `safe` Some(\"\\\"fast\\\"\") ",
+                "port: integer, 1 to 65535 None required",
+                "qos: integer, 0 to 2 Some(\"1\") ",
+                "tls: fields None ",
+                "tls.ca: text None ",
+                "topics: text or list of text None required",
             ]
         );
     }
