@@ -172,7 +172,7 @@ def verdict(stack: Stack, ledger: Ledger, watcher: observer.RowWatcher) -> list[
     url, bootstrap = environment["CLICKHOUSE_URL"], environment["KAFKA_BOOTSTRAP"]
     found = observer.rows(url)
     texts = observer.rows_of_unknown(url)
-    records = len(observer.values(bootstrap, TOPIC))
+    forwarded = len(observer.values(bootstrap, TOPIC))
     letters = observer.values(bootstrap, DEAD_LETTERS)
     missing = [one for one in ledger.good if one not in found]
     unexpected = [one for one in found if one not in ledger.good]
@@ -185,7 +185,7 @@ def verdict(stack: Stack, ledger: Ledger, watcher: observer.RowWatcher) -> list[
 
     print()
     line("published", ledger.total, f"{ledger.rows} good, {ledger.bad} bad; among them {odd or 'nothing odd'}")
-    line("Kafka records", records, f"in the topic {TOPIC}; {ledger.through_kafka} expected")
+    line("in Kafka", forwarded, f"in the topic {TOPIC}; {ledger.through_kafka} expected")
     line("ClickHouse rows", sum(found.values()) + texts, f"{ledger.rows} expected, {texts} of them from plain text")
     line("dead letters", len(letters), f"{ledger.bad} expected; {observer.by_pipeline(letters) or 'none'}")
     line("missing", len(missing), "good messages without a row")
@@ -206,7 +206,7 @@ def verdict(stack: Stack, ledger: Ledger, watcher: observer.RowWatcher) -> list[
     for what, actual, expected in [
         ("rows from plain text", texts, ledger.texts),
         ("dead letters", len(letters), ledger.bad),
-        ("Kafka records", records, ledger.through_kafka),
+        ("messages in Kafka", forwarded, ledger.through_kafka),
     ]:
         if actual != expected:
             wrong.append(f"{what}: {actual} instead of {expected}")

@@ -86,16 +86,7 @@ def usable() -> bool:
     """True when a Docker engine answers, has Compose, and has or can pull the images."""
     if not program("docker"):
         return False
-    try:
-        for question in (["docker", "info"], ["docker", "compose", "version"]):
-            if (
-                subprocess.run(
-                    question, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=10
-                ).returncode
-                != 0
-            ):
-                return False
-    except (OSError, subprocess.TimeoutExpired):
+    if not _answers("docker", "info") or not _answers("docker", "compose", "version"):
         return False
     try:
         _compose("pull", {}, "pull", "--quiet", "--policy", "missing", *CONTAINERS.values())
@@ -103,6 +94,15 @@ def usable() -> bool:
         say(f"not using Docker: {fault}")
         return False
     return True
+
+
+def _answers(*command: str) -> bool:
+    """True when the command succeeds soon: a client may wait long for an engine that is not there."""
+    quiet = subprocess.DEVNULL
+    try:
+        return subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, timeout=10).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def _compose(name: str, ports: dict[str, int], *arguments: str) -> str:

@@ -6,6 +6,7 @@ import abc
 import json
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +66,7 @@ class Stack(abc.ABC):
 
     # The same for all
 
-    def lock(self):
+    def lock(self) -> AbstractContextManager[None]:
         """Held during a change, so that two commands on one stack come one after the other."""
         return locked(stacks_dir() / f"{self.name}.lock")
 

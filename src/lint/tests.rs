@@ -227,7 +227,7 @@ fn check_section(section: &str, expected: &[&str]) {
 fn a_clean_file_has_no_faults() {
     check(
         "name: p\ninputs:\n  i:\n    broker: { url: a://b, topics: [x], qos: 1, mode: safe, tags: { a: 1 }, tls: { ca: x }, login: { type: token, token: x } }\n\
-         steps:\n  - script: a\noutputs:\n  o:\n    when: x > 1\n    none:\ndead_letter: { none: {} }\ndelivery: at_least_once\nlimits: { shutdown_timeout_ms: 1000 }\n",
+         steps:\n  - script: a\noutputs:\n  o:\n    when: payload.x > 1\n    none:\ndead_letter: { none: {} }\ndelivery: at_least_once\nlimits: { shutdown_timeout_ms: 1000 }\n",
         &[],
     );
 }
