@@ -1,9 +1,9 @@
 //! streamer: a declarative stream processor. Rooms in import order; `docs/architecture.md` says what lives where.
 pub mod ack;
 pub mod cli;
+pub mod client;
 pub mod codec;
 pub mod config;
-pub mod client;
 pub mod diagnostic;
 pub mod http;
 pub mod input;

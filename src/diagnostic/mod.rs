@@ -142,6 +142,12 @@ impl Fault {
         Self { path: path.collect(), at: None, code, title: title.into(), label: String::new(), help: None }
     }
 
+    /// The same fault, seen from the section that has `field`.
+    pub fn within(mut self, field: &str) -> Self {
+        self.path.insert(0, PathSegment::Key(field.to_owned()));
+        self
+    }
+
     /// Says what is wrong at the place itself.
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();

@@ -2,6 +2,7 @@
 mod check;
 mod document;
 mod engine;
+mod jsonpath;
 mod mapping;
 mod meta;
 mod needs;
@@ -10,8 +11,11 @@ mod program;
 mod template;
 #[cfg(test)]
 mod tests;
+mod text;
 
+pub use jsonpath::{JsonPaths, LookupError};
 pub use mapping::{Condition, Emit, Mapping};
 pub use meta::MetaField;
 pub use program::ScriptError;
 pub use template::Template;
+pub use text::{ScriptFile, ScriptText};
