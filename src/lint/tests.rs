@@ -44,6 +44,16 @@ struct Config {
     tags: BTreeMap<String, u16>,
     /// How to sign in.
     login: Option<Login>,
+    #[serde(flatten)]
+    shared: Shared,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct Shared {
+    /// Longest wait, in milliseconds.
+    #[serde(default)]
+    timeout_ms: u32,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -250,7 +260,7 @@ fn sections_are_checked_by_their_schema() {
     );
     let with =
         |field: &str, expected: &[&str]| check_section(&format!("{{ url: a://b, topics: x, {field} }}"), expected);
-    with("url: 5", &["duplicate-key: `url` is defined twice (first defined here: line 5)"]);
+    with("url: 5", &["duplicate-key: `url` is defined twice (defined again here)"]);
     with("qos: 3", &["out-of-range: `qos` of input `broker` must be from 0 to 2 (3 is out of range)"]);
     with("qos: -1", &["out-of-range: `qos` of input `broker` must be from 0 to 2 (-1 is out of range)"]);
     with("qos: '${QOS}'", &["out-of-range: `qos` of input `broker` must be from 0 to 2 (7 is out of range)"]);
@@ -262,6 +272,19 @@ fn sections_are_checked_by_their_schema() {
     with("client_id:", &[]);
     with("mode: fsat", &["unknown-value: `mode` of input `broker` cannot be `fsat` (did you mean `fast`?)"]);
     with("mode: [fast]", &["wrong-type: `mode` of input `broker` must be text (expected text, found a list)"]);
+    with("timeout_ms: 5", &[]);
+    with(
+        "timeout_ms: 4294967296",
+        &["out-of-range: `timeout_ms` of input `broker` must be from 0 to 4294967295 (4294967296 is out of range)"],
+    );
+    with("timeout: 5", &["unknown-field: input `broker` has no field `timeout` (did you mean `timeout_ms`?)"]);
+    with(
+        "qos: '${QOS}', tls: { insecure: '${QOS}' }",
+        &[
+            "out-of-range: `qos` of input `broker` must be from 0 to 2 (7 is out of range)",
+            "wrong-type: `tls.insecure` of input `broker` must be `true` or `false` (expected `true` or `false`, found an integer)",
+        ],
+    );
     with("tls: { cax: x }", &["unknown-field: `tls` of input `broker` has no field `cax` (did you mean `ca`?)"]);
     with(
         "tls: { insecure: 1 }",
