@@ -99,10 +99,8 @@ impl Document {
                 Role::Input => pipeline.inputs.push(Labelled { label, component }),
                 Role::Step => pipeline.steps.push(StepEntry { label, component }),
                 Role::Output => {
+                    let when = self.condition(&slot);
                     let condition = slot.node.entry("when").map(|entry| self.placed(entry));
-                    let when = condition.as_ref().and_then(|placed| {
-                        Some((placed.node.scalar()?.text.clone(), place(&self.file.path, &placed.node)?))
-                    });
                     pipeline.outputs.push(OutputEntry { label, component, when, condition });
                 }
                 Role::DeadLetter => pipeline.dead_letter = Some(component),
@@ -140,6 +138,17 @@ impl Document {
             scripts,
         };
         Some(Component { name: entry.key.clone(), section, placed: self.placed(entry) })
+    }
+
+    /// The condition of an output and where it stands.
+    pub fn condition(&self, slot: &Slot<'_>) -> Option<(String, ScriptPlace)> {
+        let node = &slot.node.entry("when")?.value;
+        Some((node.scalar()?.text.clone(), place(&self.file.path, node)?))
+    }
+
+    /// Puts a fault of an output's condition at its place in the file; its path is empty.
+    pub fn diagnose_condition(&self, slot: &Slot<'_>, fault: &Fault) -> Option<Diagnostic> {
+        Some(self.placed(slot.node.entry("when")?).diagnose(fault))
     }
 
     fn placed(&self, entry: &Entry) -> Placed {

@@ -21,9 +21,8 @@ pub(super) fn check(file: &File<'_>, slot: &Slot<'_>, found: &mut Vec<Diagnostic
             let diagnostic = error(slot.span.clone(), format!("{what} names no {}", kind.word()))
                 .with_label(format!("which {}?", kind.word()));
             match slot.node.text() {
-                Some(text) if file.registry.find(kind, text).is_some() => {
-                    diagnostic.with_help(format!("write `{text}: {{}}`, or its settings instead of `{{}}`"))
-                }
+                Some(text) if file.registry.find(kind, text).is_some() => diagnostic
+                    .with_help(format!("write `{text}:` with its settings, `{text}: {{}}` when it needs none")),
                 _ if all.is_empty() => diagnostic,
                 _ => diagnostic.with_help(format!("{}: {all}", kind.key())),
             }

@@ -498,6 +498,34 @@ fn summary(document: &Document) -> Option<(usize, usize, usize, bool, bool, bool
     Some((inputs, steps, outputs, when, pipeline.dead_letter.is_some(), pipeline.delivery.is_some()))
 }
 
+/// Offsets come from a parser that counts characters, so any text must be safe to point into.
+#[test]
+fn no_text_makes_lint_panic() {
+    use proptest::prelude::*;
+    const TEXT: &str = "name: p # °C\ninputs:\n  i:\n    broker: { url: \"a://${NO:-é}\", topics: [x] }\nsteps:\n  - script: |\n      °C + oops;\n  - script: >-\n      a\n\n      ${b}\noutputs: &o\n  o:\n    when: x > 1\n    none: *o\n    <<: *o\n";
+    let pieces = prop::sample::select(vec![
+        "", "°", "\n", "\r\n", "\t", " ", ":", "- ", "\"", "'", "{", "}", "[", "${", "|", "&a ", "*a", "!t ",
+        "\u{feff}", "\0", "---\n", "#", "?", ">",
+    ]);
+    let edits = prop::collection::vec((0..TEXT.chars().count(), 0..4usize, pieces), 1..6);
+    proptest!(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() }, |(edits in edits)| {
+        let mut text: Vec<char> = TEXT.chars().collect();
+        for (at, length, piece) in edits {
+            let at = at.min(text.len());
+            let end = (at + length).min(text.len());
+            text.splice(at..end, piece.chars());
+        }
+        let document = read("p.yaml", &text.into_iter().collect::<String>());
+        let found = lint(std::slice::from_ref(&document), &registry());
+        for format in [Format::Full, Format::Concise, Format::Json] {
+            render(&found, format, false);
+        }
+        if found.iter().all(|diagnostic| !diagnostic.is_error()) {
+            prop_assert!(document.pipeline(&registry()).is_some(), "clean, yet not readable: {}", document.file.text);
+        }
+    });
+}
+
 /// Every example of the built-in components is a file without faults.
 #[test]
 fn every_example_lints_clean() {
