@@ -237,7 +237,7 @@ fn check_section(section: &str, expected: &[&str]) {
 fn a_clean_file_has_no_faults() {
     check(
         "name: p\ninputs:\n  i:\n    broker: { url: a://b, topics: [x], qos: 1, mode: safe, tags: { a: 1 }, tls: { ca: x }, login: { type: token, token: x } }\n\
-         steps:\n  - script: a\noutputs:\n  o:\n    when: x > 1\n    none:\ndead_letter: { none: {} }\ndelivery: at_least_once\nlimits: { shutdown_timeout_ms: 1000 }\n",
+         steps:\n  - script: a\noutputs:\n  o:\n    when: payload.x > 1\n    none:\ndead_letter: { none: {} }\ndelivery: at_least_once\nlimits: { shutdown_timeout_ms: 1000 }\n",
         &[],
     );
 }
@@ -446,7 +446,7 @@ fn files_of_one_run_do_not_collide() {
 /// The reader leaves out what is malformed, so every malformed thing must be an error here.
 #[test]
 fn what_the_reader_leaves_out_lint_reports() {
-    let text = "name: p\ndescription: d\ninputs:\n  i:\n    broker: { url: a://b, topics: x }\nsteps:\n  - script: a\noutputs:\n  o:\n    when: x\n    none: {}\ndead_letter:\n  none: {}\ndelivery: best_effort\nlimits: { shutdown_timeout_ms: 5 }\n";
+    let text = "name: p\ndescription: d\ninputs:\n  i:\n    broker: { url: a://b, topics: x }\nsteps:\n  - script: a\noutputs:\n  o:\n    when: payload.x\n    none: {}\ndead_letter:\n  none: {}\ndelivery: best_effort\nlimits: { shutdown_timeout_ms: 5 }\n";
     let whole = summary(&read("p.yaml", text)).unwrap();
     let paths = [
         "name",
