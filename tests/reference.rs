@@ -10,7 +10,8 @@ use streamer::{
 fn pages() -> BTreeMap<String, String> {
     let registry = Registry::built_in();
     let mut pages = BTreeMap::new();
-    let mut index = String::from("# Reference\n\nMade from the code by `make docs`. `streamer list NAME` shows the same.\n");
+    let mut index =
+        String::from("# Reference\n\nMade from the code by `make docs`. `streamer list NAME` shows the same.\n");
     for kind in Kind::ALL {
         writeln!(index, "\n## {}\n\n| Name | What it does |\n|---|---|", title(kind)).unwrap();
         for component in registry.all(kind) {
@@ -51,7 +52,8 @@ fn page(component: Found) -> String {
             (false, None) => String::new(),
         };
         let text = |text: &str| text.replace('|', "\\|").replace('\n', " ");
-        writeln!(out, "| `{}` | {} | {default} | {} |", field.name, text(&field.kind), text(&field.description)).unwrap();
+        writeln!(out, "| `{}` | {} | {default} | {} |", field.name, text(&field.kind), text(&field.description))
+            .unwrap();
     }
     out
 }

@@ -3,6 +3,7 @@
 //!
 //! What reading finds comes first (`config`: syntax, duplicate keys, variables), then the rules over one file, then
 //! those over all files of one run.
+mod bad_condition;
 mod bad_label;
 mod component_fault;
 mod delivery;
@@ -20,10 +21,9 @@ mod unknown_value;
 mod wrong_type;
 
 use crate::{
-    config::{Document, Node, Role, Slot, grammar_schema},
+    config::{Document, Node, Slot, grammar_schema},
     diagnostic::Diagnostic,
     registry::{Promise, Registry},
-    script::Condition,
 };
 
 /// One file while it is checked.
@@ -69,25 +69,11 @@ fn one(document: &Document, registry: &Registry, grammar: &serde_json::Value) ->
             let promise = component_fault::check(&file, slot, &mut found);
             promised.extend(promise.map(|promise| Promised { slot, promise }));
         }
-        condition(&file, slot, &mut found);
+        bad_condition::check(&file, slot, &mut found);
     }
     delivery::check(&file, &promised, &mut found);
     missing_dead_letter::check(&file, &mut found);
     found
-}
-
-/// `when:` beside an output is one script.
-fn condition(file: &File<'_>, slot: &Slot<'_>, found: &mut Vec<Diagnostic>) {
-    let schema = serde_json::json!({ "type": ["string", "boolean"] });
-    if let (Role::Output, Some(entry)) = (slot.role, slot.node.entry("when")) {
-        let subject = schema::Subject::named(format!("`when` of output `{}`", slot.label), "`when`");
-        let faults = schema::walk(&file.document.file, &subject, &entry.value, &schema, entry.key_span.clone());
-        if let (true, Some(when)) = (faults.is_empty(), file.document.condition(slot)) {
-            let compiled = Condition::compile(&when.script, when.place.clone());
-            found.extend(compiled.err().unwrap_or_default().iter().map(|fault| when.diagnose(fault)));
-        }
-        found.extend(faults);
-    }
 }
 
 #[cfg(test)]
