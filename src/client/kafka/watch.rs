@@ -87,7 +87,11 @@ impl Watch {
         debug!(brokers = self.brokers, %error, reason, "librdkafka reports trouble");
         let code = error.rdkafka_error_code();
         if code != Some(RDKafkaErrorCode::AllBrokersDown) {
-            *self.last.lock() = Some(lower_first(reason));
+            // What follows counts milliseconds and repetitions: news without news.
+            let plain = reason.split(" (after ").next().unwrap_or(reason);
+            *self.last.lock() = Some(lower_first(plain));
+        } else if self.is_down() {
+            return;
         }
         let fault = match code {
             Some(RDKafkaErrorCode::AllBrokersDown) => {
