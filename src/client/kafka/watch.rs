@@ -43,6 +43,8 @@ impl Watch {
 
     /// The connection is made: from now on trouble goes to the health entry.
     pub fn arm(&self) {
+        // Attempts that failed before this one are past.
+        self.up();
         self.armed.store(true, Ordering::Release);
         self.publish();
     }
