@@ -1,4 +1,6 @@
 //! Inputs: where messages enter. One file or folder each; `INPUTS` lists them.
+mod mqtt;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,7 +13,7 @@ use crate::{
 };
 
 /// Every input, sorted by name.
-pub static INPUTS: &[&Spec<dyn Input>] = &[];
+pub static INPUTS: &[&Spec<dyn Input>] = &[&mqtt::SPEC];
 
 /// What an input is given to work with.
 #[derive(Clone, Debug)]

@@ -1,0 +1,6 @@
+//! Connection settings shared by an input and an output of one system. Reads and writes no messages itself.
+pub mod mqtt;
+mod secret;
+pub mod tls;
+
+pub use secret::Secret;
