@@ -4,55 +4,18 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::{
-    config::{Document, Environment, Pipeline},
-    diagnostic::Diagnostic,
-    lint::lint,
+    config::{Document, Environment},
     registry::Registry,
 };
 
 /// Where pipelines are when nothing is named.
 const DEFAULT: &str = "pipelines";
 
-/// Pipeline files, read and linted.
-pub(super) struct Checked {
-    documents: Vec<Document>,
-    /// What lint found, in file order.
-    pub diagnostics: Vec<Diagnostic>,
-}
-
-impl Checked {
-    /// True when the files cannot be run.
-    pub fn has_errors(&self) -> bool {
-        self.diagnostics.iter().any(Diagnostic::is_error)
-    }
-
-    /// How many files were read.
-    pub fn files(&self) -> usize {
-        self.documents.len()
-    }
-
-    /// The pipelines; complete only when there are no errors.
-    pub fn pipelines(&self, registry: &Registry) -> Vec<Pipeline> {
-        self.documents.iter().filter_map(|document| document.pipeline(registry)).collect()
-    }
-}
-
-/// Reads and lints every file that `named` stands for; none: those in `pipelines/`.
-///
-/// # Errors
-/// As `read`.
-pub(super) fn check(named: &[PathBuf]) -> anyhow::Result<Checked> {
-    let registry = Registry::built_in();
-    let documents = read(named, &registry)?;
-    let diagnostics = lint(&documents, &registry);
-    Ok(Checked { documents, diagnostics })
-}
-
 /// Reads every file that `named` stands for; none: those in `pipelines/`.
 ///
 /// # Errors
 /// A file or folder is not there or cannot be read, or a pattern or folder holds no pipeline.
-fn read(named: &[PathBuf], registry: &Registry) -> anyhow::Result<Vec<Document>> {
+pub(super) fn read(named: &[PathBuf], registry: &Registry) -> anyhow::Result<Vec<Document>> {
     let environment = Environment::of_process();
     let paths = find(named)?;
     paths

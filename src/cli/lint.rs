@@ -3,8 +3,12 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args as _, FromArgMatches as _};
 
-use super::{Command, FAULTS, check, colour, eprint, print};
-use crate::diagnostic::{self, Diagnostic, Format};
+use super::{Command, FAULTS, colour, eprint, files, print};
+use crate::{
+    diagnostic::{self, Diagnostic, Format},
+    lint::lint,
+    registry::Registry,
+};
 
 pub(super) const COMMAND: Command = Command {
     name: "lint",
@@ -33,16 +37,17 @@ enum Shown {
 }
 
 fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let checked = check(&args.files)?;
-    let found = &checked.diagnostics;
+    let registry = Registry::built_in();
+    let documents = files::read(&args.files, &registry)?;
+    let found = lint(&documents, &registry);
     let format = match args.format {
         Shown::Full => Format::Full,
         Shown::Concise => Format::Concise,
         Shown::Json => Format::Json,
     };
-    print(&diagnostic::render(found, format, colour()))?;
-    eprint(&summary(found, checked.files()));
-    Ok(if checked.has_errors() { ExitCode::from(FAULTS) } else { ExitCode::SUCCESS })
+    print(&diagnostic::render(&found, format, colour()))?;
+    eprint(&summary(&found, documents.len()));
+    Ok(if found.iter().any(Diagnostic::is_error) { ExitCode::from(FAULTS) } else { ExitCode::SUCCESS })
 }
 
 /// `2 errors, 1 warning in 3 files`

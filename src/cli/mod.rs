@@ -16,8 +16,6 @@ use std::{
 
 use clap::{Args as _, FromArgMatches as _};
 
-use files::check;
-
 /// Every command, in the order that `--help` lists them.
 const COMMANDS: &[Command] = &[run::COMMAND, lint::COMMAND, list::COMMAND, schema::COMMAND];
 

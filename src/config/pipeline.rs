@@ -1,5 +1,5 @@
 //! The typed pipeline, and the way back from a component's fault to its place in the file.
-use std::{collections::HashMap, ops::Range, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use super::{
     Catalog, Delivery, Document, Limits, Role, Slot,
@@ -52,7 +52,6 @@ pub struct OutputEntry {
     pub component: Component,
     /// Condition in Rhai; without it every message goes there.
     pub when: Option<(String, ScriptPlace)>,
-    condition: Option<Placed>,
 }
 
 /// A component's name and settings, and where they stand.
@@ -61,14 +60,7 @@ pub struct Component {
     /// Its key: `mqtt`.
     pub name: String,
     pub section: Section,
-    placed: Placed,
-}
-
-/// What stands under one key, and where.
-#[derive(Clone, Debug)]
-struct Placed {
     file: Arc<SourceFile>,
-    folder: PathBuf,
     key_span: Range<usize>,
     node: Node,
 }
@@ -98,11 +90,7 @@ impl Document {
             match slot.role {
                 Role::Input => pipeline.inputs.push(Labelled { label, component }),
                 Role::Step => pipeline.steps.push(StepEntry { label, component }),
-                Role::Output => {
-                    let when = self.condition(&slot);
-                    let condition = slot.node.entry("when").map(|entry| self.placed(entry));
-                    pipeline.outputs.push(OutputEntry { label, component, when, condition });
-                }
+                Role::Output => pipeline.outputs.push(OutputEntry { label, component, when: self.condition(&slot) }),
                 Role::DeadLetter => pipeline.dead_letter = Some(component),
                 Role::Archive => pipeline.archive = Some(component),
             }
@@ -137,27 +125,18 @@ impl Document {
             value,
             scripts,
         };
-        Some(Component { name: entry.key.clone(), section, placed: self.placed(entry) })
-    }
-
-    /// The condition of an output and where it stands.
-    pub fn condition(&self, slot: &Slot<'_>) -> Option<(String, ScriptPlace)> {
-        let node = &slot.node.entry("when")?.value;
-        Some((node.scalar()?.text.clone(), place(&self.file.path, node)?))
-    }
-
-    /// Puts a fault of an output's condition at its place in the file; its path is empty.
-    pub fn diagnose_condition(&self, slot: &Slot<'_>, fault: &Fault) -> Option<Diagnostic> {
-        Some(self.placed(slot.node.entry("when")?).diagnose(fault))
-    }
-
-    fn placed(&self, entry: &Entry) -> Placed {
-        Placed {
+        Some(Component {
+            name: entry.key.clone(),
+            section,
             file: Arc::clone(&self.file),
-            folder: self.folder().to_owned(),
             key_span: entry.key_span.clone(),
             node: entry.value.clone(),
-        }
+        })
+    }
+
+    fn condition(&self, slot: &Slot<'_>) -> Option<(String, ScriptPlace)> {
+        let node = &slot.node.entry("when")?.value;
+        Some((node.scalar()?.text.clone(), place(&self.file.path, node)?))
     }
 }
 
@@ -171,29 +150,16 @@ fn place(path: &str, node: &Node) -> Option<ScriptPlace> {
 impl Component {
     /// Where the component's name stands.
     pub fn key_span(&self) -> Range<usize> {
-        self.placed.key_span.clone()
+        self.key_span.clone()
     }
 
     /// The component's settings as a tree.
     pub fn node(&self) -> &Node {
-        &self.placed.node
+        &self.node
     }
 
     /// Puts a fault of this component at its place in the file. Secrets are taken out of its texts.
     pub fn diagnose(&self, fault: &Fault) -> Diagnostic {
-        self.placed.diagnose(fault)
-    }
-}
-
-impl OutputEntry {
-    /// Puts a fault of the condition at its place in the file; its path is empty.
-    pub fn diagnose_condition(&self, fault: &Fault) -> Diagnostic {
-        self.condition.as_ref().unwrap_or(&self.component.placed).diagnose(fault)
-    }
-}
-
-impl Placed {
-    fn diagnose(&self, fault: &Fault) -> Diagnostic {
         let (file, span) = self.locate(fault);
         let mut secrets = Vec::new();
         collect_secrets(&self.node, &mut secrets);
@@ -234,7 +200,7 @@ impl Placed {
         let Some((line, column)) = fault.at else { return (Arc::clone(&self.file), whole) };
         if matches!(fault.path.last(), Some(PathSegment::Key(key)) if key == "file") {
             // The script is a file of its own: show that one.
-            let path = self.folder.join(&scalar.text);
+            let path = self.section.folder.join(&scalar.text);
             if let Ok(text) = std::fs::read_to_string(&path) {
                 let span = word_at(&text, byte_offset(&text, line, column));
                 return (Arc::new(SourceFile { path: path.display().to_string(), text }), span);
@@ -351,8 +317,6 @@ mod tests {
         assert_eq!(script(1).locate(1, 5), "some/folder/p.yaml:14:14");
         assert_eq!(script(2).locate(2, 1), "some/folder/p.yaml:16:7", "folded: the start is all that is known");
         let (when, place) = pipeline.outputs[0].when.clone().unwrap();
-        let fault = Fault::new("x", "", "t").at(1, 9);
-        assert_eq!(&FILE[pipeline.outputs[0].diagnose_condition(&fault).span], "x");
         assert_eq!((when.as_str(), place.locate(1, 9)), ("payload.x > 1", "some/folder/p.yaml:20:19".into()));
     }
 

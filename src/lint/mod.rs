@@ -3,7 +3,6 @@
 //!
 //! What reading finds comes first (`config`: syntax, duplicate keys, variables), then the rules over one file, then
 //! those over all files of one run.
-mod bad_condition;
 mod bad_label;
 mod component_fault;
 mod delivery;
@@ -21,7 +20,7 @@ mod unknown_value;
 mod wrong_type;
 
 use crate::{
-    config::{Document, Node, Slot, grammar_schema},
+    config::{Document, Node, Role, Slot, grammar_schema},
     diagnostic::Diagnostic,
     registry::{Promise, Registry},
 };
@@ -69,11 +68,20 @@ fn one(document: &Document, registry: &Registry, grammar: &serde_json::Value) ->
             let promise = component_fault::check(&file, slot, &mut found);
             promised.extend(promise.map(|promise| Promised { slot, promise }));
         }
-        bad_condition::check(&file, slot, &mut found);
+        condition(&file, slot, &mut found);
     }
     delivery::check(&file, &promised, &mut found);
     missing_dead_letter::check(&file, &mut found);
     found
+}
+
+/// `when:` beside an output is one text.
+fn condition(file: &File<'_>, slot: &Slot<'_>, found: &mut Vec<Diagnostic>) {
+    let schema = serde_json::json!({ "type": ["string", "boolean"] });
+    if let (Role::Output, Some(entry)) = (slot.role, slot.node.entry("when")) {
+        let subject = schema::Subject::named(format!("`when` of output `{}`", slot.label), "`when`");
+        found.extend(schema::walk(&file.document.file, &subject, &entry.value, &schema, entry.key_span.clone()));
+    }
 }
 
 #[cfg(test)]
