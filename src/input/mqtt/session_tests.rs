@@ -44,7 +44,8 @@ impl Broker {
 
     fn input(&self, more: &str) -> MqttInput {
         let port = self.listener.local_addr().unwrap().port();
-        let yaml = format!("{{url: 'mqtt://127.0.0.1:{port}', client_id: c, topics: ['d/{{dev}}/t'], linger_ms: 0{more}}}");
+        let yaml =
+            format!("{{url: 'mqtt://127.0.0.1:{port}', client_id: c, topics: ['d/{{dev}}/t'], linger_ms: 0{more}}}");
         MqttInput::new(&Section::from_yaml(&yaml)).unwrap_or_else(|faults| panic!("{faults:?}"))
     }
 
@@ -369,7 +370,11 @@ async fn a_broker_that_answers_no_ping_is_left() {
     let mut peer = connected(&broker, &mut input).await;
     assert_eq!(peer.packet().await.0, PINGREQ);
     let (_, _peer) = tokio::join!(
-        async { while let Some((header, _)) = peer.next().await { assert_eq!(header, PINGREQ) } },
+        async {
+            while let Some((header, _)) = peer.next().await {
+                assert_eq!(header, PINGREQ)
+            }
+        },
         broker.welcome(true, false),
     );
 }
