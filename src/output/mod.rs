@@ -3,6 +3,7 @@ mod drop;
 mod file;
 mod kafka;
 mod lines;
+mod mqtt;
 mod parcel;
 mod stdout;
 
@@ -19,7 +20,7 @@ use crate::{
 };
 
 /// Every output, sorted by name.
-pub static OUTPUTS: &[&Spec<dyn Output>] = &[&drop::SPEC, &file::SPEC, &kafka::SPEC, &stdout::SPEC];
+pub static OUTPUTS: &[&Spec<dyn Output>] = &[&drop::SPEC, &file::SPEC, &kafka::SPEC, &mqtt::SPEC, &stdout::SPEC];
 
 /// What an output is given to work with.
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 mod backoff;
 mod link;
 pub mod packet;
+mod pulse;
 pub mod reason;
 pub mod topic;
 
@@ -13,6 +14,7 @@ use url::Url;
 
 pub use backoff::Backoff;
 pub use link::{Dial, Granted, Hello, Link, LinkError, Outbox};
+pub use pulse::{Beat, Pulse};
 
 use super::{Secret, tls::Tls};
 use crate::diagnostic::Fault;
