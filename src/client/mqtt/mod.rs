@@ -57,7 +57,7 @@ fn connect_timeout_ms() -> u64 {
 }
 
 /// Version of MQTT to speak.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
 pub enum Protocol {
     /// MQTT 5, and 3.1.1 with brokers that refuse it.
     #[default]

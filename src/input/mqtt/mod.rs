@@ -155,7 +155,7 @@ struct FullTopic {
 }
 
 /// Messages that the broker keeps for new subscribers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Retained {
     /// Like any other message, once when the subscription is new.
