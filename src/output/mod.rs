@@ -1,4 +1,5 @@
 //! Outputs: where messages leave. One file or folder each; `OUTPUTS` lists them.
+mod clickhouse;
 mod parcel;
 
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// Every output, sorted by name.
-pub static OUTPUTS: &[&Spec<dyn Output>] = &[];
+pub static OUTPUTS: &[&Spec<dyn Output>] = &[&clickhouse::SPEC];
 
 /// What an output is given to work with.
 #[derive(Clone, Debug)]
