@@ -10,6 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clickhouse::{Client, Compression};
+use hyper_util::{
+    client::legacy::{Client as HttpClient, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use serde::de::DeserializeOwned;
 
 pub use failure::{Failure, shorten};
@@ -36,6 +40,9 @@ pub enum Class {
     /// A row cannot be accepted, ever.
     Row,
 }
+
+/// Idle connections are closed after this; servers of old close theirs after 3 seconds.
+const IDLE: Duration = Duration::from_secs(2);
 
 /// Pieces in which a body is compressed and handed to the connection, in bytes.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -65,7 +72,8 @@ pub struct Access<'a> {
 impl Server {
     /// A server to talk to. No connection is made before the first request.
     pub fn new(access: &Access<'_>) -> Self {
-        let mut queries = Client::default()
+        let client = if access.url.starts_with("http:") { plain_http() } else { Client::default() };
+        let mut queries = client
             .with_url(access.url)
             .with_user(access.user)
             .with_compression(Compression::None)
@@ -123,4 +131,13 @@ impl Server {
     async fn limit<T>(&self, request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         tokio::time::timeout(self.timeout, request).await.unwrap_or(Err(Failure::Timeout))
     }
+}
+
+/// A client for plain HTTP that sends at once. The crate's own waits for the acknowledgement of a request's head before
+/// it sends a short body, which costs every small insert the 40 ms of a delayed TCP acknowledgement.
+fn plain_http() -> Client {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    connector.set_keepalive(Some(Duration::from_secs(60)));
+    Client::with_http_client(HttpClient::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).build(connector))
 }

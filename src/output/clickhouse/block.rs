@@ -118,10 +118,15 @@ impl BlockWriter {
 mod tests {
     use super::*;
 
+    fn put(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), ()> {
+        out.extend_from_slice(bytes);
+        Ok(())
+    }
+
     fn block(rows: &[(u32, &str)]) -> Block {
         let mut writer = BlockWriter::default();
         for (message, bytes) in rows {
-            writer.row(*message, |out| Ok::<_, ()>(out.extend_from_slice(bytes.as_bytes()))).unwrap();
+            writer.row(*message, |out| put(out, bytes.as_bytes())).unwrap();
         }
         writer.finish()
     }
@@ -129,13 +134,13 @@ mod tests {
     #[test]
     fn a_failed_row_leaves_nothing_behind() {
         let mut writer = BlockWriter::default();
-        writer.row(0, |out| Ok::<_, ()>(out.push(1))).unwrap();
+        writer.row(0, |out| put(out, &[1])).unwrap();
         let failed = writer.row(1, |out| {
             out.push(2);
             Err(())
         });
         assert!(failed.is_err());
-        writer.row(2, |out| Ok::<_, ()>(out.push(3))).unwrap();
+        writer.row(2, |out| put(out, &[3])).unwrap();
         let block = writer.finish();
         assert_eq!((&block.body()[..], block.messages().collect::<Vec<_>>()), (&[1, 3][..], vec![0, 2]));
     }

@@ -316,6 +316,8 @@ impl Writer {
         let pinned = [
             ("async_insert", "0"),
             ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+            // Since 26.x it overrides `insert_deduplicate`.
+            ("deduplicate_insert", if token.is_some() { "enable" } else { "disable" }),
             ("input_format_allow_errors_num", "0"),
             ("input_format_allow_errors_ratio", "0"),
             ("input_format_binary_decode_types_in_binary_format", "0"),
@@ -402,12 +404,16 @@ mod tests {
             old.iter().map(|s| s.0.as_str()).collect::<Vec<_>>(),
             ["max_insert_block_size", "wait_end_of_query", "max_memory_usage"]
         );
-        let new = abilities(&["insert_deduplicate", "insert_deduplication_token"]);
+        let new = abilities(&["deduplicate_insert", "insert_deduplicate", "insert_deduplication_token"]);
         let value = |token, name: &str| {
             writer.insert_settings(&new, token).into_iter().find(|s| s.0 == name).map(|s| s.1).unwrap()
         };
-        assert_eq!(value(None, "insert_deduplicate"), "0");
+        assert_eq!(
+            (value(None, "insert_deduplicate").as_str(), value(None, "deduplicate_insert").as_str()),
+            ("0", "disable")
+        );
         assert_eq!(value(Some("a-1"), "insert_deduplicate"), "1");
+        assert_eq!(value(Some("a-1"), "deduplicate_insert"), "enable");
         assert_eq!(value(Some("a-1"), "insert_deduplication_token"), "a-1");
     }
 

@@ -135,6 +135,7 @@ pub struct Abilities {
 pub const SETTINGS_ASKED: &[&str] = &[
     "async_insert",
     "deduplicate_blocks_in_dependent_materialized_views",
+    "deduplicate_insert",
     "input_format_allow_errors_num",
     "input_format_allow_errors_ratio",
     "input_format_binary_decode_types_in_binary_format",
@@ -221,13 +222,13 @@ impl TableName {
         format!("{}.{}", quote_name(&self.database), quote_name(&self.table))
     }
 
-    /// Its columns in order; empty when there is no such table, or the user may not see it.
+    /// Its columns, in the order the server lists them, which is their own (`position` is missing on servers of 2018); empty when there is no such table, or the user may not see it.
     ///
     /// # Errors
     /// The server cannot be reached or refuses to answer.
     pub async fn columns(&self, server: &Server) -> Result<Vec<ListedColumn>, Failure> {
         let sql = format!(
-            "SELECT name, type, default_kind FROM system.columns WHERE database = {} AND table = {} ORDER BY position",
+            "SELECT name, type, default_kind FROM system.columns WHERE database = {} AND table = {}",
             quote_text(&self.database),
             quote_text(&self.table)
         );
