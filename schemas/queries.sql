@@ -28,7 +28,8 @@ SELECT
     toStartOfHour(toDateTime(ts)) AS hour,
     round(avg(battery), 1) AS battery_avg,
     min(battery) AS battery_min,
-    round(battery_avg - lagInFrame(battery_avg, 1, battery_avg) OVER (PARTITION BY device_id ORDER BY hour), 1) AS change
+    lagInFrame(battery_avg, 1, battery_avg) OVER (PARTITION BY device_id ORDER BY hour) AS hour_before,
+    round(battery_avg - hour_before, 1) AS change
 FROM iot.telemetry
 GROUP BY device_id, hour
 ORDER BY device_id, hour;
@@ -62,7 +63,7 @@ ARRAY JOIN accel AS reading
 GROUP BY device_id
 ORDER BY strongest DESC;
 
--- Messages stored more than once: none, if everything was delivered exactly once (and devices do not repeat themselves).
+-- Messages stored more than once: none, if all were delivered exactly once and no device repeats itself.
 SELECT device_id, ts, lat, lon, count() AS copies
 FROM iot.telemetry
 GROUP BY device_id, ts, lat, lon, battery, accel.x, accel.y, accel.z, topic

@@ -15,7 +15,6 @@ import sys
 import time
 import urllib.error
 from pathlib import Path
-from typing import Dict, List, Optional
 
 import stack as stack_command
 from local import install, observer, sql
@@ -45,18 +44,31 @@ class Streamer:
         names = ("MQTT_", "KAFKA_", "CLICKHOUSE_", "STREAMER_", "DEAD_LETTER_", "ARCHIVE_", "STATE_")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(names)}
         environment.update(stack.environment())
-        environment.update({
-            "MQTT_CLIENT_ID": "streamer-demo", "KAFKA_TOPIC": TOPIC, "DEAD_LETTER_TOPIC": DEAD_LETTERS,
-            "KAFKA_SESSION_TIMEOUT_MS": "10000", "CLICKHOUSE_USER": "default", "CLICKHOUSE_PASSWORD": "",
-            "STATE_DIR": str(state / "state"), "ARCHIVE_DIR": str(state / "archive"),
-            "STREAMER_HTTP": self.page.partition("//")[2],
-        })
+        environment.update(
+            {
+                "MQTT_CLIENT_ID": "streamer-demo",
+                "KAFKA_TOPIC": TOPIC,
+                "DEAD_LETTER_TOPIC": DEAD_LETTERS,
+                "KAFKA_SESSION_TIMEOUT_MS": "10000",
+                "CLICKHOUSE_USER": "default",
+                "CLICKHOUSE_PASSWORD": "",
+                "STATE_DIR": str(state / "state"),
+                "ARCHIVE_DIR": str(state / "archive"),
+                "STREAMER_HTTP": self.page.partition("//")[2],
+            }
+        )
         state.mkdir(exist_ok=True)
         with open(self.log, "wb") as output:
             try:
-                self.process = subprocess.Popen([str(binary), "run", *PIPELINES], cwd=ROOT, env=environment,
-                                                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                                                start_new_session=True)
+                self.process = subprocess.Popen(
+                    [str(binary), "run", *PIPELINES],
+                    cwd=ROOT,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
             except OSError as error:
                 raise Fault(f"cannot start {binary}: {error.strerror}") from error
 
@@ -115,22 +127,28 @@ class Progress:
             print("\r\x1b[K", end="", flush=True)
 
 
-def publish_and_wait(stack: Stack, streamer: Streamer, options: argparse.Namespace, ledger: Ledger) -> observer.RowWatcher:
+def publish_and_wait(
+    stack: Stack, streamer: Streamer, options: argparse.Namespace, ledger: Ledger
+) -> observer.RowWatcher:
     """Lets the phones publish, and returns when everything has arrived or time is up."""
     environment = stack.environment()
     url, bootstrap = environment["CLICKHOUSE_URL"], environment["KAFKA_BOOTSTRAP"]
     watcher = observer.RowWatcher(url, ledger)
     watcher.start()
-    phones = [Phone(number + 1, stack.ports()["mqtt"], options.seconds, options.rate, ledger)
-              for number in range(options.phones)]
+    phones = [
+        Phone(number + 1, stack.ports()["mqtt"], options.seconds, options.rate, ledger)
+        for number in range(options.phones)
+    ]
     progress = Progress()
     began = time.monotonic()
     for phone in phones:
         phone.start()
     while any(phone.is_alive() for phone in phones):
         streamer.check()
-        progress.show(f"publishing, {time.monotonic() - began:.0f} of {options.seconds:g} s: "
-                      f"{ledger.total} messages sent, {watcher.arrived()} seen as rows")
+        progress.show(
+            f"publishing, {time.monotonic() - began:.0f} of {options.seconds:g} s: "
+            f"{ledger.total} messages sent, {watcher.arrived()} seen as rows"
+        )
         time.sleep(0.1)
     deadline = time.monotonic() + ARRIVE_SECONDS
     while time.monotonic() < deadline and not watcher.fault:
@@ -148,13 +166,13 @@ def publish_and_wait(stack: Stack, streamer: Streamer, options: argparse.Namespa
     return watcher
 
 
-def verdict(stack: Stack, ledger: Ledger, watcher: observer.RowWatcher) -> List[str]:
+def verdict(stack: Stack, ledger: Ledger, watcher: observer.RowWatcher) -> list[str]:
     """Prints what became of the messages; returns what is wrong with it."""
     environment = stack.environment()
     url, bootstrap = environment["CLICKHOUSE_URL"], environment["KAFKA_BOOTSTRAP"]
     found = observer.rows(url)
     texts = observer.rows_of_unknown(url)
-    records = len(observer.values(bootstrap, TOPIC))
+    forwarded = len(observer.values(bootstrap, TOPIC))
     letters = observer.values(bootstrap, DEAD_LETTERS)
     missing = [one for one in ledger.good if one not in found]
     unexpected = [one for one in found if one not in ledger.good]
@@ -167,7 +185,7 @@ def verdict(stack: Stack, ledger: Ledger, watcher: observer.RowWatcher) -> List[
 
     print()
     line("published", ledger.total, f"{ledger.rows} good, {ledger.bad} bad; among them {odd or 'nothing odd'}")
-    line("Kafka records", records, f"in the topic {TOPIC}; {ledger.through_kafka} expected")
+    line("in Kafka", forwarded, f"in the topic {TOPIC}; {ledger.through_kafka} expected")
     line("ClickHouse rows", sum(found.values()) + texts, f"{ledger.rows} expected, {texts} of them from plain text")
     line("dead letters", len(letters), f"{ledger.bad} expected; {observer.by_pipeline(letters) or 'none'}")
     line("missing", len(missing), "good messages without a row")
@@ -178,12 +196,18 @@ def verdict(stack: Stack, ledger: Ledger, watcher: observer.RowWatcher) -> List[
     wrong = list(ledger.faults)
     if watcher.fault:
         wrong.append(watcher.fault)
-    for what, ones in [("without a row", missing), ("with more than one row", list(doubled)),
-                       ("with a row that was not to be", unexpected)]:
+    for what, ones in [
+        ("without a row", missing),
+        ("with more than one row", list(doubled)),
+        ("with a row that was not to be", unexpected),
+    ]:
         if ones:
             wrong.append(f"messages {what}: {len(ones)} ({some(ones)})")
-    for what, actual, expected in [("rows from plain text", texts, ledger.texts), ("dead letters", len(letters), ledger.bad),
-                                   ("Kafka records", records, ledger.through_kafka)]:
+    for what, actual, expected in [
+        ("rows from plain text", texts, ledger.texts),
+        ("dead letters", len(letters), ledger.bad),
+        ("messages in Kafka", forwarded, ledger.through_kafka),
+    ]:
         if actual != expected:
             wrong.append(f"{what}: {actual} instead of {expected}")
     return wrong
@@ -198,13 +222,13 @@ def latency(watcher: observer.RowWatcher) -> str:
     return f"p50 {p50:.2f} s, p99 {p99:.2f} s (asked every {observer.POLL_SECONDS:g} s)"
 
 
-def some(ones: List[observer.Key]) -> str:
+def some(ones: list[observer.Key]) -> str:
     """A few messages by device and latitude, enough to search for."""
     shown_ones = [f"{device} at {millionths / 1e6:.6f}" for device, millionths in sorted(ones)[:5]]
     return ", ".join(shown_ones) + (", ..." if len(ones) > len(shown_ones) else "")
 
 
-def demonstrate(stack: Stack, options: argparse.Namespace) -> List[str]:
+def demonstrate(stack: Stack, options: argparse.Namespace) -> list[str]:
     """The demo between `up` and `down`; returns what went wrong."""
     for statement in sql.statements((ROOT / "schemas" / "telemetry.sql").read_text()):
         sql.query(stack.environment()["CLICKHOUSE_URL"], statement)
@@ -233,7 +257,7 @@ def run(options: argparse.Namespace) -> int:
     install.install(install.missing_packages(install.CLIENTS))
     stack = stack_command.open_stack("demo", options.engine, starting=True)
     with stack.lock():
-        wrong: Optional[List[str]] = None
+        wrong: list[str] | None = None
         stack.down(keep=False)  # what an interrupted demo left behind
         try:
             stack.up(free_ports=True)
@@ -252,6 +276,7 @@ def run(options: argparse.Namespace) -> int:
 
 def main() -> int:
     """The command line."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up then, too
     parser = argparse.ArgumentParser(prog="demo.py", description=__doc__)
     parser.add_argument("--streamer", type=Path, required=True, help="the built program")
     parser.add_argument("--seconds", type=float, default=15, help="how long the phones publish (default: 15)")
@@ -260,8 +285,8 @@ def main() -> int:
     parser.add_argument("--engine", choices=["auto", "docker", "native"], default="auto")
     try:
         return run(parser.parse_args())
-    except Fault as fault:
-        print(f"demo.py: {fault}", file=sys.stderr)
+    except (Fault, OSError) as error:
+        print(f"demo.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

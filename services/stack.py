@@ -12,7 +12,6 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import List, Optional
 
 from local import docker, install, native, sql
 from local.fault import Fault
@@ -83,20 +82,31 @@ def run_sql(stack: Stack, file: Path) -> None:
             print(answer.rstrip("\n"))
 
 
-def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--name", default=os.environ.get("STREAMER_STACK") or "dev",
-                        help="which stack (default: $STREAMER_STACK, or dev)")
-    common.add_argument("--engine", choices=["auto", "docker", "native"], default="auto",
-                        help="auto: Docker when an engine answers, else plain processes")
+    common.add_argument(
+        "--name",
+        default=os.environ.get("STREAMER_STACK") or "dev",
+        help="which stack (default: $STREAMER_STACK, or dev)",
+    )
+    common.add_argument(
+        "--engine",
+        choices=["auto", "docker", "native"],
+        default="auto",
+        help="auto: Docker when an engine answers, else plain processes",
+    )
     parser = argparse.ArgumentParser(prog="stack.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     command = commands.add_parser("up", parents=[common], help="start all three and wait until they are ready")
-    command.add_argument("--ports", choices=["default", "free"], default="default",
-                         help="default: $STREAMER_*_PORT, then the well-known ports for the stack `dev` and free ones "
-                              "for others; free: free ones, whatever the environment says")
+    command.add_argument(
+        "--ports",
+        choices=["default", "free"],
+        default="default",
+        help="default: $STREAMER_*_PORT, then the well-known ports for the stack `dev` and free ones "
+        "for others; free: free ones, whatever the environment says",
+    )
     command = commands.add_parser("down", parents=[common], help="stop all three and remove their data")
     command.add_argument("--keep", action="store_true", help="keep the data and ports for the next `up`")
     commands.add_parser("status", parents=[common], help="show what runs; exit code 1 unless all three do")
@@ -104,14 +114,18 @@ def parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     command = commands.add_parser("logs", parents=[common], help="show the last lines of the logs")
     command.add_argument("service", nargs="?", choices=SERVICES)
     command.add_argument("--lines", type=int, default=40)
-    command = commands.add_parser("sql", parents=[common], help="run the statements of a file in ClickHouse, show the answers")
+    command = commands.add_parser(
+        "sql", parents=[common], help="run the statements of a file in ClickHouse, show the answers"
+    )
     command.add_argument("file", type=Path, help="schemas/telemetry.sql, for example")
-    for verb, text in [("start", "start one service on its data and ports, and wait until it is ready"),
-                       ("stop", "stop one service in the ordinary way"),
-                       ("restart", "stop, then start"),
-                       ("kill", "kill -9 one service"),
-                       ("pause", "freeze one service (SIGSTOP)"),
-                       ("resume", "let a paused service go on")]:
+    for verb, text in [
+        ("start", "start one service on its data and ports, and wait until it is ready"),
+        ("stop", "stop one service in the ordinary way"),
+        ("restart", "stop, then start"),
+        ("kill", "kill -9 one service"),
+        ("pause", "freeze one service (SIGSTOP)"),
+        ("resume", "let a paused service go on"),
+    ]:
         commands.add_parser(verb, parents=[common], help=text).add_argument("service", choices=SERVICES)
     command = commands.add_parser("setup", help="only install and download what the services and the Rust build need")
     command.add_argument("--engine", choices=[*ENGINES, "auto"], default="auto")
@@ -146,12 +160,16 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: Optional[List[str]] = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 not all running (`status`), 2 could not."""
     try:
         return run(parse(arguments))
-    except Fault as fault:
-        print(f"stack.py: {fault}", file=sys.stderr)
+    except BrokenPipeError:
+        # Whoever read our output has gone, `head` for example; spare Python's complaint at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (Fault, OSError) as error:
+        print(f"stack.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -1,1 +1,9 @@
-fn main() {}
+//! The `streamer` program.
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    streamer::cli::main()
+}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import List
 
 from . import probe
 from .folders import SERVICES
@@ -16,9 +15,15 @@ class ClickHouse(Service):
 
     name = "clickhouse"
 
-    def argv(self) -> List[str]:
-        return [sys.executable, str(SERVICES / "local" / "clickhouse_server.py"), str(clickhouse_library()),
-                str(self.data), str(self.all_ports["clickhouse_http"]), str(self.all_ports["clickhouse_tcp"])]
+    def argv(self) -> list[str]:
+        return [
+            sys.executable,
+            str(SERVICES / "local" / "clickhouse_server.py"),
+            str(clickhouse_library()),
+            str(self.data),
+            str(self.all_ports["clickhouse_http"]),
+            str(self.all_ports["clickhouse_tcp"]),
+        ]
 
     def ready(self) -> bool:
         return probe.clickhouse(self.all_ports["clickhouse_http"]) and probe.listening(self.all_ports["clickhouse_tcp"])

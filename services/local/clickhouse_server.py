@@ -16,9 +16,22 @@ FOREVER = """SELECT sleepEachRow(1) FROM numbers(1000000000) SETTINGS max_block_
 def main() -> None:
     """Opens both ports and stays."""
     library, data, http_port, tcp_port = sys.argv[1:5]
-    arguments = ["clickhouse", "--path", data, "--listen_host", "127.0.0.1", "--http_port", http_port,
-                 "--tcp_port", tcp_port, "--logger.console", "--log-level", "information",
-                 "--query", f"SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP; {FOREVER}"]
+    arguments = [
+        "clickhouse",
+        "--path",
+        data,
+        "--listen_host",
+        "127.0.0.1",
+        "--http_port",
+        http_port,
+        "--tcp_port",
+        tcp_port,
+        "--logger.console",
+        "--log-level",
+        "information",
+        "--query",
+        f"SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP; {FOREVER}",
+    ]
     run = ctypes.CDLL(library).chdb_query_cmdline
     run.argtypes = [ctypes.c_int, ctypes.POINTER(ctypes.c_char_p)]
     run.restype = ctypes.c_void_p

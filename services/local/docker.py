@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Dict, List
 
 from . import probe
 from .fault import Fault
@@ -19,6 +18,8 @@ from .stack import SERVICES, Stack, Status, read_record
 
 READY_SECONDS = 120.0
 VERBS = {"start": "start", "stop": "stop", "kill": "kill", "pause": "pause", "resume": "unpause"}
+# Redpanda plays Kafka, as in a plain `docker compose up`.
+CONTAINERS = {"mosquitto": "mosquitto", "kafka": "redpanda", "clickhouse": "clickhouse"}
 
 
 class DockerStack(Stack):
@@ -28,36 +29,38 @@ class DockerStack(Stack):
 
     def up(self, free_ports: bool) -> None:
         running = any(status.state != "stopped" for status in self.status())
-        self.record(self.choose_ports(free_ports, running))
-        self._compose("up", "-d", *[container(service) for service in SERVICES])
+        self.settle_ports(free_ports, running)
+        self._compose("up", "-d", *CONTAINERS.values())
         with ThreadPoolExecutor(len(SERVICES)) as pool:
             list(pool.map(self._wait_ready, SERVICES))
 
     def down(self, keep: bool) -> None:
-        # Without the profile, compose would leave a container of it behind.
-        self._compose("--profile", "kafka", "down", *([] if keep else ["--volumes"]))
+        self._compose("down", *([] if keep else ["--volumes"]))
         if not keep and self.folder.exists():
             shutil.rmtree(self.folder)
 
     def act(self, verb: str, service: str) -> None:
         self.ports()
-        self._compose(VERBS[verb], container(service))
+        self._compose(VERBS[verb], CONTAINERS[service])
         if verb == "start":
             self._wait_ready(service)
 
-    def status(self) -> List[Status]:
+    def status(self) -> list[Status]:
         ports = read_record(self.name).get("ports", {})
-        lines = self._compose("--profile", "kafka", "ps", "--all", "--format", "json").splitlines() if ports else []
-        states: Dict[str, str] = {}
-        for line in lines:
-            row = json.loads(line)
-            states[row["Service"]] = row["State"]
-        return [Status(service, states.get(container(service), "stopped").replace("exited", "stopped"), "-",
-                       ", ".join(f"{key} {ports[key]}" for key, port in PORTS.items() if port.service == service and ports))
-                for service in SERVICES]
+        rows = _rows(self._compose("ps", "--all", "--format", "json")) if ports else []
+        states = {row["Service"]: row["State"].replace("exited", "stopped") for row in rows}
+        return [
+            Status(
+                service,
+                states.get(CONTAINERS[service], "stopped"),
+                "-",
+                ", ".join(f"{key} {ports[key]}" for key, port in PORTS.items() if port.service == service and ports),
+            )
+            for service in SERVICES
+        ]
 
     def log(self, service: str, lines: int) -> str:
-        return self._compose("logs", "--no-color", "--tail", str(lines), container(service)).rstrip("\n")
+        return self._compose("logs", "--no-color", "--tail", str(lines), CONTAINERS[service]).rstrip("\n")
 
     def _wait_ready(self, service: str) -> None:
         ports = self.ports()
@@ -69,7 +72,9 @@ class DockerStack(Stack):
         deadline = time.monotonic() + READY_SECONDS
         while not ready():
             if time.monotonic() > deadline:
-                raise Fault(f"{service} was not ready after {READY_SECONDS:.0f} s (log: services/stack.py logs {service})")
+                raise Fault(
+                    f"{service} was not ready after {READY_SECONDS:.0f} s (log: services/stack.py logs {service})"
+                )
             time.sleep(0.2)
 
     def _compose(self, *arguments: str) -> str:
@@ -77,40 +82,45 @@ class DockerStack(Stack):
         return _compose(self.name, ports, *arguments)
 
 
-def container(service: str) -> str:
-    """The compose service behind a name: STREAMER_BROKER says which broker plays `kafka`, as in compose.yaml."""
-    return os.environ.get("STREAMER_BROKER", "redpanda") if service == "kafka" else service
-
-
 def usable() -> bool:
     """True when a Docker engine answers, has Compose, and has or can pull the images."""
     if not program("docker"):
         return False
-    try:
-        for question in (["docker", "info"], ["docker", "compose", "version"]):
-            if subprocess.run(question, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                              timeout=10).returncode != 0:
-                return False
-    except (OSError, subprocess.TimeoutExpired):
+    if not _answers("docker", "info") or not _answers("docker", "compose", "version"):
         return False
     try:
-        _compose("pull", {}, "pull", "--quiet", "--policy", "missing", *[container(service) for service in SERVICES])
+        _compose("pull", {}, "pull", "--quiet", "--policy", "missing", *CONTAINERS.values())
     except Fault as fault:
         say(f"not using Docker: {fault}")
         return False
     return True
 
 
-def _compose(name: str, ports: Dict[str, int], *arguments: str) -> str:
+def _answers(*command: str) -> bool:
+    """True when the command succeeds soon: a client may wait long for an engine that is not there."""
+    quiet = subprocess.DEVNULL
+    try:
+        return subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, timeout=10).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _compose(name: str, ports: dict[str, int], *arguments: str) -> str:
     command = ["docker", "compose", "-p", f"streamer-{name}", "-f", str(ROOT / "compose.yaml"), *arguments]
     variables = {PORTS[key].variable: str(number) for key, number in ports.items()}
-    if "kafka" in ports:
-        variables["STREAMER_APACHE_KAFKA_PORT"] = str(ports["kafka"])
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              text=True, env={**os.environ, **variables})
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env={**os.environ, **variables}
+        )
     except OSError as error:
         raise Fault(f"cannot run docker: {error.strerror}") from error
     if done.returncode != 0:
         raise Fault(f"docker compose {arguments[0]} failed: {cause(done.stderr)}")
     return done.stdout
+
+
+def _rows(answer: str) -> list[dict]:
+    """What `ps --format json` says: one object a line, or one list in older versions of Compose."""
+    if answer.lstrip().startswith("["):
+        return json.loads(answer)
+    return [json.loads(line) for line in answer.splitlines() if line.strip()]

@@ -6,8 +6,8 @@ import contextlib
 import fcntl
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 SERVICES = Path(__file__).resolve().parent.parent
 ROOT = SERVICES.parent

@@ -15,8 +15,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, List, Optional
+from typing import Callable
 
 from .fault import Fault
 from .folders import SERVICES, cache_dir, locked, shown
@@ -43,27 +44,32 @@ def say(text: str) -> None:
 
 # Programs and Debian packages
 
-def program(name: str) -> Optional[str]:
+
+def program(name: str) -> str | None:
     """The path of a program, also from the sbin folders that Debian leaves out of ordinary users' PATH."""
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"]))
 
 
-def missing_packages(programs: Dict[str, str]) -> List[str]:
+def missing_packages(programs: dict[str, str]) -> list[str]:
     """The packages of the programs that are not there. A program from elsewhere is as good as Debian's."""
     return [package for name, package in programs.items() if not program(name)]
 
 
-def missing_build_packages() -> List[str]:
+def missing_build_packages() -> list[str]:
     """Those of BUILD_PACKAGES that are not installed; none on a system other than Debian, whose names we don't know."""
     if not program("dpkg-query"):
         return []
-    answer = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *BUILD_PACKAGES],
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    answer = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *BUILD_PACKAGES],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     installed = {line.split()[0] for line in answer.stdout.splitlines() if line.endswith(" installed")}
     return [package for package in BUILD_PACKAGES if package not in installed]
 
 
-def needed_for_services() -> List[str]:
+def needed_for_services() -> list[str]:
     """The packages that are missing to run the services; Maven and npm only while a download is to be made."""
     programs = {**BROKER, **CLIENTS, **JAVA}
     if not _kafka_dir().is_dir():
@@ -109,23 +115,52 @@ def _no_services_started() -> Iterator[None]:
 
 # Downloads
 
+
 def kafka_jars() -> Path:
     """The folder with Kafka's jars."""
+
     def fetch(folder: Path) -> None:
         say("downloading Apache Kafka (43 MB, once)")
         shutil.copy(SERVICES / "pom.xml", folder)
-        _run([_required("mvn", MAVEN), "-q", "-B", "-f", str(folder / "pom.xml"), "dependency:copy-dependencies",
-              f"-DoutputDirectory={folder / 'libs'}"], "downloading Apache Kafka with mvn", "kafka-download")
+        _run(
+            [
+                _required("mvn", MAVEN),
+                "-q",
+                "-B",
+                "-f",
+                str(folder / "pom.xml"),
+                "dependency:copy-dependencies",
+                f"-DoutputDirectory={folder / 'libs'}",
+            ],
+            "downloading Apache Kafka with mvn",
+            "kafka-download",
+        )
+
     return _cached(_kafka_dir(), fetch) / "libs"
 
 
 def clickhouse_library() -> Path:
     """The path of libchdb.so."""
+
     def fetch(folder: Path) -> None:
         say("downloading ClickHouse (about 150 MB, once)")
         package = f"{_chdb_package()}@{CHDB_VERSION}"
-        _run([_required("npm", NPM), "install", "--prefix", str(folder), "--no-save", "--no-audit", "--no-fund",
-              "--ignore-scripts", package], f"downloading ClickHouse with npm install {package}", "clickhouse-download")
+        _run(
+            [
+                _required("npm", NPM),
+                "install",
+                "--prefix",
+                str(folder),
+                "--no-save",
+                "--no-audit",
+                "--no-fund",
+                "--ignore-scripts",
+                package,
+            ],
+            f"downloading ClickHouse with npm install {package}",
+            "clickhouse-download",
+        )
+
     return _cached(_clickhouse_dir(), fetch) / "node_modules" / _chdb_package() / "libchdb.so"
 
 
@@ -165,19 +200,24 @@ def _cached(target: Path, fetch: Callable[[Path], None]) -> Path:
     return target
 
 
-def _required(name: str, packages: Dict[str, str]) -> str:
+def _required(name: str, packages: dict[str, str]) -> str:
     path = program(name)
     if not path:
         raise Fault(f"{name} is missing: install the Debian package {packages[name]}")
     return path
 
 
-def _run(command: List[str], what: str, log_name: str) -> None:
+def _run(command: list[str], what: str, log_name: str) -> None:
     """Runs an installer with its output in a log file; on failure one line names that file and the cause."""
     log = cache_dir() / f"{log_name}.log"
     with open(log, "w") as output:
-        code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                              env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}).returncode
+        code = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        ).returncode
     if code != 0:
         raise Fault(f"{what} failed: {cause(log.read_text(errors='replace'))} (log: {shown(log)})")
 
@@ -186,6 +226,11 @@ def cause(log: str) -> str:
     """The line of a log that most likely says why, cut to a readable length."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in log.splitlines()]
     lines = [line for line in lines if line]
-    telling = [line for line in lines if re.search(r"^E: |error|fatal|exception|refused", line, re.IGNORECASE)]
-    chosen = (telling or lines or ["no output"])[0 if telling else -1]
+    chosen = lines[-1] if lines else "no output"
+    # apt's own mark; an exception with its message; any other complaint.
+    for pattern in (r"^E: ", r"\w(Exception|Error): ", r"(?i)error|fatal|refused"):
+        telling = [line for line in lines if re.search(pattern, line)]
+        if telling:
+            chosen = telling[0]
+            break
     return chosen if len(chosen) <= 200 else chosen[:200] + "..."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import string
 import subprocess
-from typing import List
 
 from . import probe
 from .fault import Fault
@@ -24,21 +23,35 @@ class Kafka(Service):
     def prepare(self) -> None:
         template = string.Template((SERVICES / "kafka.properties").read_text())
         config = self.folder / "config"
-        config.write_text(template.substitute(
-            KAFKA_PORT=self.all_ports["kafka"], CONTROLLER_PORT=self.all_ports["kafka_controller"], DATA=self.data))
+        config.write_text(
+            template.substitute(
+                KAFKA_PORT=self.all_ports["kafka"], CONTROLLER_PORT=self.all_ports["kafka_controller"], DATA=self.data
+            )
+        )
         if not (self.data / "meta.properties").exists():
-            done = subprocess.run([*self._java(), "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(config)],
-                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            done = subprocess.run(
+                [*self._java(), "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
             if done.returncode != 0:
                 raise Fault(f"kafka cannot format its data folder: {cause(done.stdout)}")
 
-    def argv(self) -> List[str]:
+    def argv(self) -> list[str]:
         # The first compiler tier and the serial collector: quick to start and small, and fast enough for tests.
         return [*self._java(), "-Xmx512m", "-Xms256m", "kafka.Kafka", str(self.folder / "config")]
 
     def ready(self) -> bool:
         return probe.kafka(self.all_ports["kafka"])
 
-    def _java(self) -> List[str]:
-        return [program("java") or "java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
-                f"-Dlog4j2.configurationFile={SERVICES / 'log4j2.properties'}", "-cp", f"{kafka_jars()}/*"]
+    def _java(self) -> list[str]:
+        return [
+            program("java") or "java",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
+            f"-Dlog4j2.configurationFile={SERVICES / 'log4j2.properties'}",
+            "-cp",
+            f"{kafka_jars()}/*",
+        ]

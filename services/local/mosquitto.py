@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-from typing import List
 
 from . import probe
 from .fault import Fault
@@ -37,7 +36,7 @@ class Mosquitto(Service):
         lines.append(f"user {getpass.getuser()}")
         (self.folder / "config").write_text("\n".join(lines) + "\n")
 
-    def argv(self) -> List[str]:
+    def argv(self) -> list[str]:
         return [program("mosquitto") or "mosquitto", "-c", str(self.folder / "config")]
 
     def ready(self) -> bool:

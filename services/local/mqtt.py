@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Tuple
 
 CONNECT, CONNACK, PUBLISH, PUBACK, DISCONNECT = 1, 2, 3, 4, 14
 
@@ -23,8 +22,9 @@ class Publisher:
         self._reader = self._socket.makefile("rb")
         try:
             level, clean_session, keep_alive = 4, 2, 0
-            self._send(CONNECT, 0, _string("MQTT") + struct.pack(">BBH", level, clean_session, keep_alive)
-                       + _string(client_id))
+            self._send(
+                CONNECT, 0, _string("MQTT") + struct.pack(">BBH", level, clean_session, keep_alive) + _string(client_id)
+            )
             kind, body = self._receive()
             if kind != CONNACK or len(body) != 2:
                 raise MqttError(f"expected CONNACK, got packet type {kind}")
@@ -57,7 +57,7 @@ class Publisher:
     def _send(self, kind: int, flags: int, body: bytes) -> None:
         self._socket.sendall(bytes([kind << 4 | flags]) + _length(len(body)) + body)
 
-    def _receive(self) -> Tuple[int, bytes]:
+    def _receive(self) -> tuple[int, bytes]:
         kind = self._exactly(1)[0] >> 4
         length = shift = 0
         while True:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, Iterable, List
+from typing import Callable
 
 from . import install
 from .clickhouse import ClickHouse
@@ -25,7 +26,7 @@ class NativeStack(Stack):
     def up(self, free_ports: bool) -> None:
         ensure(build=False)
         running = any(service.state() != "stopped" for service in self._services())
-        self.record(self.choose_ports(free_ports, running))
+        self.settle_ports(free_ports, running)
         _all_at_once(service.start for service in self._services())
 
     def down(self, keep: bool) -> None:
@@ -40,9 +41,13 @@ class NativeStack(Stack):
         one = next(candidate for candidate in self._services() if candidate.name == service)
         {"start": one.start, "stop": one.stop, "kill": one.kill, "pause": one.pause, "resume": one.resume}[verb]()
 
-    def status(self) -> List[Status]:
-        return [Status(service.name, service.state(), service.pid(), ", ".join(f"{key} {port}" for key, port in service.ports))
-                for service in self._services()]
+    def status(self) -> list[Status]:
+        return [
+            Status(
+                service.name, service.state(), service.pid(), ", ".join(f"{key} {port}" for key, port in service.ports)
+            )
+            for service in self._services()
+        ]
 
     def log(self, service: str, lines: int) -> str:
         path = self.folder / service / "log"
@@ -50,7 +55,7 @@ class NativeStack(Stack):
             raise Fault(f"{service} has no log: the stack `{self.name}` is not up")
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
-    def _services(self) -> List[Service]:
+    def _services(self) -> list[Service]:
         ports = read_record(self.name).get("ports", {})
         return [kind(self.folder, ports) for kind in KINDS]
 

@@ -1,4 +1,4 @@
-"""Watches where the demo's messages end: rows in ClickHouse, records in Kafka topics."""
+"""Watches where the demo's messages end: rows in ClickHouse, messages in Kafka topics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from typing import Dict, List, Optional
 
 from .fault import Fault
 from .install import cause, program
@@ -25,8 +24,8 @@ class RowWatcher(threading.Thread):
         super().__init__(name="row watcher", daemon=True)
         self.url = url
         self.ledger = ledger
-        self.seen: Dict[Key, float] = {}
-        self.fault: Optional[str] = None
+        self.seen: dict[Key, float] = {}
+        self.fault: str | None = None
         self._end = threading.Event()
 
     def run(self) -> None:
@@ -45,7 +44,7 @@ class RowWatcher(threading.Thread):
         """How many good messages have become rows."""
         return len(self.latencies())
 
-    def latencies(self) -> List[float]:
+    def latencies(self) -> list[float]:
         """Seconds from publishing to being seen as a row, in ascending order."""
         return sorted(when - self.ledger.good[one] for one, when in self.seen.items() if one in self.ledger.good)
 
@@ -60,7 +59,7 @@ class RowWatcher(threading.Thread):
             self.seen.setdefault(one, now)
 
 
-def rows(url: str) -> "Counter[Key]":
+def rows(url: str) -> Counter[Key]:
     """How many rows each message has in the table."""
     return Counter(_keys(query(url, f"SELECT device_id, lat FROM {TABLE} WHERE device_id != 'unknown'")))
 
@@ -72,27 +71,34 @@ def rows_of_unknown(url: str) -> int:
 
 def last_rows(url: str) -> str:
     """The newest row of some phones, as a table."""
-    return query(url, f"SELECT device_id, toDateTime(ts) AS time, lat, lon, battery, accel.x, accel.y, accel.z, topic "
-                      f"FROM {TABLE} WHERE device_id != 'unknown' ORDER BY ts DESC, lat DESC "
-                      f"LIMIT 1 BY device_id LIMIT 5",
-                 "PrettyCompactMonoBlock").rstrip("\n")
+    return query(
+        url,
+        f"SELECT device_id, toDateTime(ts) AS time, lat, lon, battery, accel.x, accel.y, accel.z, topic "
+        f"FROM {TABLE} WHERE device_id != 'unknown' ORDER BY ts DESC, lat DESC "
+        f"LIMIT 1 BY device_id LIMIT 5",
+        "PrettyCompactMonoBlock",
+    ).rstrip("\n")
 
 
-def values(bootstrap: str, topic: str) -> List[str]:
+def values(bootstrap: str, topic: str) -> list[str]:
     """All messages of a Kafka topic; none when there is no such topic."""
-    done = subprocess.run([program("kcat") or "kcat", "-C", "-b", bootstrap, "-t", topic, "-o", "beginning", "-e", "-q",
-                           "-f", "%s\n"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done = subprocess.run(
+        [program("kcat") or "kcat", "-C", "-b", bootstrap, "-t", topic, "-o", "beginning", "-e", "-q", "-f", "%s\n"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+    )
     if done.returncode != 0:
         errors = done.stderr.decode(errors="replace")
         if "Unknown topic" in errors:
             return []
         raise Fault(f"kcat cannot read the topic {topic}: {cause(errors)}")
-    return done.stdout.decode(errors="replace").splitlines()
+    # Not splitlines(): JSON may hold other characters that Python takes for the end of a line.
+    return done.stdout.decode(errors="replace").split("\n")[:-1]
 
 
-def by_pipeline(dead_letters: List[str]) -> str:
+def by_pipeline(dead_letters: list[str]) -> str:
     """Says how many dead letters each pipeline wrote, as far as the letters tell."""
-    counts: "Counter[str]" = Counter()
+    counts: Counter[str] = Counter()
     for letter in dead_letters:
         try:
             counts[str(json.loads(letter)["pipeline"])] += 1
@@ -101,6 +107,6 @@ def by_pipeline(dead_letters: List[str]) -> str:
     return ", ".join(f"{count} from {pipeline}" for pipeline, count in sorted(counts.items()))
 
 
-def _keys(answer: str) -> List[Key]:
+def _keys(answer: str) -> list[Key]:
     pairs = (line.split("\t") for line in answer.splitlines())
     return [key(device, float(latitude)) for device, latitude in pairs]

@@ -12,16 +12,15 @@ import math
 import threading
 import time
 from collections import Counter
-from typing import Dict, List, Tuple
 
 from .mqtt import MqttError, Publisher
 
 # A device and its latitude in millionths of a degree.
-Key = Tuple[str, int]
+Key = tuple[str, int]
 
 # Every so many messages of a phone one is of an odd kind, each kind in its turn.
-ODD_EVERY = 50
-NOT_UTF8, BATTERY_300, BATTERY_TEXT, PLAIN_TEXT = "not UTF-8", "battery 300", "battery \"abc\"", "plain text"
+ODD_EVERY = 30
+NOT_UTF8, BATTERY_300, BATTERY_TEXT, PLAIN_TEXT = "not UTF-8", "battery 300", 'battery "abc"', "plain text"
 ODD_KINDS = (NOT_UTF8, BATTERY_300, BATTERY_TEXT, PLAIN_TEXT)
 
 
@@ -30,9 +29,9 @@ class Ledger:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.good: Dict[Key, float] = {}  # when it was sent
-        self.odd: "Counter[str]" = Counter()
-        self.faults: List[str] = []
+        self.good: dict[Key, float] = {}  # when it was sent
+        self.odd: Counter[str] = Counter()
+        self.faults: list[str] = []
 
     def add_good(self, key: Key, sent: float) -> None:
         """A message that must become one row with its key."""
@@ -106,7 +105,7 @@ class Phone(threading.Thread):
             publisher.publish(topic, json.dumps(reading).encode())
             self.ledger.add_good(key(self.device, reading["lat"]), sent)
 
-    def _reading(self, sequence: int, sent: float) -> Dict:
+    def _reading(self, sequence: int, sent: float) -> dict:
         swing = math.sin(sequence / 5 + self.number)
         return {
             "device_id": self.device,
@@ -114,7 +113,11 @@ class Phone(threading.Thread):
             "lat": round(46 + self.number * 0.05 + sequence / 1e6, 6),
             "lon": round(7.4 + self.number * 0.01, 6),
             "battery": max(5, 95 - self.number % 40 - sequence // 200),
-            "accel": {"x": round(0.4 * swing, 3), "y": round(0.2 * swing * swing, 3), "z": round(9.81 + 0.3 * swing, 3)},
+            "accel": {
+                "x": round(0.4 * swing, 3),
+                "y": round(0.2 * swing * swing, 3),
+                "z": round(9.81 + 0.3 * swing, 3),
+            },
         }
 
 
@@ -123,7 +126,7 @@ def key(device: str, latitude: float) -> Key:
     return device, round(latitude * 1e6)
 
 
-def _odd(kind: str, reading: Dict) -> bytes:
+def _odd(kind: str, reading: dict) -> bytes:
     if kind == NOT_UTF8:
         return b"\xff\xfe" + json.dumps(reading).encode()
     if kind == PLAIN_TEXT:

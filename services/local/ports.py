@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import random
 import socket
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Dict, Iterable, Mapping, Optional
 
 from .fault import Fault
 
@@ -35,12 +35,14 @@ PORTS: Mapping[str, Port] = {
 FREE_RANGE = range(20000, 30000)
 
 
-def choose(well_known: bool, use_environment: bool, recorded: Mapping[str, int], avoid: Iterable[int]) -> Dict[str, int]:
+def choose(
+    well_known: bool, use_environment: bool, recorded: Mapping[str, int], avoid: Iterable[int]
+) -> dict[str, int]:
     """Picks all ports: from the environment if allowed, as `recorded` before, well known, or free.
 
     `avoid` are ports of other stacks, which may be down just now.
     """
-    chosen: Dict[str, int] = {}
+    chosen: dict[str, int] = {}
     for key, port in PORTS.items():
         number = _from_environment(port.variable) if use_environment else None
         if number is None:
@@ -84,11 +86,13 @@ def require_free(key: str, number: int) -> None:
     """Raises a fault that says what to do when the port is taken."""
     if taken(number):
         port = PORTS[key]
-        raise Fault(f"port {number} for {port.service} is taken by another program: stop that, set {port.variable}, "
-                    f"or use --ports free")
+        raise Fault(
+            f"port {number} for {port.service} is taken by another program: stop that, set {port.variable}, "
+            f"or use --ports free"
+        )
 
 
-def _from_environment(variable: str) -> Optional[int]:
+def _from_environment(variable: str) -> int | None:
     text = os.environ.get(variable)
     if not text:
         return None

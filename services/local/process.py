@@ -14,20 +14,20 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import List, Optional
 
 from .fault import Fault
 
 
-def spawn(argv: List[str], log: Path, pid_file: Path, cwd: Path) -> int:
+def spawn(argv: list[str], log: Path, pid_file: Path, cwd: Path) -> int:
     """Starts `argv` in a session of its own, its output appended to `log`, and returns its pid.
 
     It inherits none of our pipes: a caller that reads our output must see its end when we exit.
     """
     with open(log, "ab") as output:
         try:
-            child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                                     cwd=cwd, start_new_session=True)
+            child = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=cwd, start_new_session=True
+            )
         except OSError as error:
             raise Fault(f"cannot start {argv[0]}: {error.strerror}") from error
     child.returncode = 0  # it is not ours to wait for; without this Python warns that it still runs
@@ -37,7 +37,7 @@ def spawn(argv: List[str], log: Path, pid_file: Path, cwd: Path) -> int:
     return child.pid
 
 
-def running(pid_file: Path) -> Optional[int]:
+def running(pid_file: Path) -> int | None:
     """The pid in `pid_file` if that process still lives and is the one we started, else None."""
     try:
         record = json.loads(pid_file.read_text())
@@ -47,7 +47,7 @@ def running(pid_file: Path) -> Optional[int]:
     return pid if not gone(pid) and command_line(pid) == argv else None
 
 
-def command_line(pid: int) -> List[str]:
+def command_line(pid: int) -> list[str]:
     """The arguments of a process; empty when it is gone or exiting."""
     try:
         text = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import List, Mapping, Tuple
 
 from . import process
 from .fault import Fault
@@ -38,7 +38,7 @@ class Service:
     def prepare(self) -> None:
         """Writes the configuration. Called before every start; data of an earlier run may be there."""
 
-    def argv(self) -> List[str]:
+    def argv(self) -> list[str]:
         """The command line; it must contain the stack's folder, by which we know our process again."""
         raise NotImplementedError
 
@@ -54,7 +54,7 @@ class Service:
     # The same for all
 
     @property
-    def ports(self) -> List[Tuple[str, int]]:
+    def ports(self) -> list[tuple[str, int]]:
         """This service's ports, by their keys in `PORTS`."""
         return [(key, self.all_ports[key]) for key, port in PORTS.items() if port.service == self.name]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import urllib.error
 import urllib.parse
-from typing import List
 
 from .fault import Fault
 from .probe import open_local
@@ -23,7 +22,7 @@ def query(url: str, statement: str, default_format: str = "TabSeparated", timeou
         raise Fault(f"no answer from ClickHouse at {url}: {error}") from error
 
 
-def statements(script: str) -> List[str]:
+def statements(script: str) -> list[str]:
     """Splits a script: ClickHouse takes one statement a request. No `;` or `--` inside a string, please."""
     code = "\n".join(line.partition("--")[0] for line in script.splitlines())
     return [statement.strip() for statement in code.split(";") if statement.strip()]

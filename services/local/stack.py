@@ -5,9 +5,10 @@ from __future__ import annotations
 import abc
 import json
 import re
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Mapping, Set
 
 from .fault import Fault
 from .folders import locked, shown, stacks_dir
@@ -56,7 +57,7 @@ class Stack(abc.ABC):
         """Does `start` (and waits until ready), `stop`, `kill`, `pause` or `resume` on one service."""
 
     @abc.abstractmethod
-    def status(self) -> List[Status]:
+    def status(self) -> list[Status]:
         """The state of each service."""
 
     @abc.abstractmethod
@@ -65,18 +66,18 @@ class Stack(abc.ABC):
 
     # The same for all
 
-    def lock(self):
+    def lock(self) -> AbstractContextManager[None]:
         """Held during a change, so that two commands on one stack come one after the other."""
         return locked(stacks_dir() / f"{self.name}.lock")
 
-    def ports(self) -> Dict[str, int]:
+    def ports(self) -> dict[str, int]:
         """The ports in use, or a fault when the stack has never been up."""
         recorded = read_record(self.name).get("ports")
         if not recorded:
             raise Fault(f"the stack `{self.name}` is not up")
         return recorded
 
-    def environment(self) -> Dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """The variables under which streamer's pipelines and tests find this stack."""
         ports = self.ports()
         return {
@@ -89,23 +90,25 @@ class Stack(abc.ABC):
             "STREAMER_STACK": self.name,
         }
 
-    def choose_ports(self, free_ports: bool, running: bool) -> Dict[str, int]:
-        """Settles the ports. A stack that is partly running keeps those it has; otherwise all must be free."""
-        recorded = read_record(self.name).get("ports", {})
+    def settle_ports(self, free_ports: bool, running: bool) -> None:
+        """Chooses the ports and records them. A stack that is partly running keeps those it has."""
         if running:
-            return recorded
-        ports = choose(well_known=self.name == "dev" and not free_ports, use_environment=not free_ports,
-                       recorded={} if free_ports else recorded, avoid=_ports_of_other_stacks(self.name))
-        for key, number in ports.items():
-            require_free(key, number)
-        return ports
-
-    def record(self, ports: Mapping[str, int]) -> None:
-        """Writes down how the stack is being started, for every later command."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / "stack.partial"
-        partial.write_text(json.dumps({"engine": self.engine, "ports": ports}, indent=2) + "\n")
-        partial.replace(record_file(self.name))
+            return
+        # Two stacks that start together must not choose the same ones.
+        with locked(stacks_dir() / ".ports.lock"):
+            recorded = {} if free_ports else read_record(self.name).get("ports", {})
+            ports = choose(
+                well_known=self.name == "dev" and not free_ports,
+                use_environment=not free_ports,
+                recorded=recorded,
+                avoid=_ports_of_other_stacks(self.name),
+            )
+            for key, number in ports.items():
+                require_free(key, number)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial = self.folder / "stack.partial"
+            partial.write_text(json.dumps({"engine": self.engine, "ports": ports}, indent=2) + "\n")
+            partial.replace(record_file(self.name))
 
 
 def record_file(name: str) -> Path:
@@ -127,6 +130,6 @@ def read_record(name: str) -> Mapping:
     return record
 
 
-def _ports_of_other_stacks(name: str) -> Set[int]:
+def _ports_of_other_stacks(name: str) -> set[int]:
     others = [path.parent.name for path in stacks_dir().glob("*/stack.json") if path.parent.name != name]
     return {port for other in others for port in read_record(other)["ports"].values()}

@@ -1,6 +1,7 @@
 //! `streamer run`: checks the files, then runs their pipelines until they end or are told to stop.
 use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
+use clap::{Args as _, FromArgMatches as _};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
@@ -8,61 +9,66 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::{Command, FAULTS, eprint, files};
 use crate::{
-    diagnostic::{Format, render},
+    diagnostic::{self, Diagnostic, Format},
     http::Server,
+    lint::lint,
     metrics::{HealthBoard, Metrics},
     pipeline::{Environment, Pipeline},
     registry::Registry,
 };
 
-/// Run pipelines until they end or SIGTERM or Ctrl-C arrives
-///
-/// Every file is checked first. A first signal stops reading, delivers what was read and exits; a second one exits at
-/// once. What was not acknowledged is never lost: it comes again at the next start.
-#[derive(Debug, clap::Args)]
-pub struct Run {
-    /// Pipeline files, or folders of them
-    #[arg(required = true)]
-    files: Vec<PathBuf>,
+pub(super) const COMMAND: Command = Command {
+    name: "run",
+    about: "Runs pipelines until they end, or SIGTERM or Ctrl-C arrives",
+    arguments: Run::augment_args,
+    run: |matches| Run::from_arg_matches(matches)?.run(),
+};
 
+const SIGNALS: &str = "\
+Every file is checked first. A first signal stops reading, delivers what was read and exits; a second one exits at once.
+What was not acknowledged is never lost: it comes again at the next start.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = SIGNALS)]
+struct Run {
+    /// Files, folders or patterns; `pipelines/*.yaml` when none is named
+    files: Vec<PathBuf>,
     /// Where to serve /metrics and /health: an address with a port, or `off`
     #[arg(long, env = "STREAMER_HTTP", default_value = "127.0.0.1:8686", value_name = "ADDRESS")]
     http: String,
-
     /// Token that requests must carry; required to serve on an address that others can reach
     #[arg(long, env = "STREAMER_HTTP_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     http_token: Option<String>,
-
     /// Folder for what must survive a restart, such as payloads too large for the dead-letter topic
     #[arg(long, env = "STATE_DIR", default_value = "state", value_name = "FOLDER")]
     state_dir: PathBuf,
 }
 
 impl Run {
-    /// Exit code 0 when every pipeline ended as it should, 1 when a file has faults or a pipeline failed.
-    #[allow(clippy::print_stderr, reason = "cli prints")]
-    pub fn run(self) -> anyhow::Result<ExitCode> {
-        let checked = super::check(&self.files)?;
-        eprint!("{}", render(&checked.diagnostics, Format::Full, std::io::stderr().is_terminal()));
-        if checked.has_errors() {
-            eprintln!("nothing was started; mend the errors above, or see `streamer lint --help`");
-            return Ok(ExitCode::FAILURE);
-        }
+    fn run(self) -> anyhow::Result<ExitCode> {
         let http = match self.http.as_str() {
             "off" => None,
             address => Some(address.parse::<SocketAddr>().map_err(|_| {
-                anyhow::anyhow!("--http `{address}` is not an address with a port; write for example 127.0.0.1:8686, or off")
+                anyhow::anyhow!(
+                    "`{address}` is not an address with a port; write for example --http 127.0.0.1:8686, or --http off"
+                )
             })?),
         };
         let registry = Registry::built_in();
+        let documents = files::read(&self.files, &registry)?;
+        let found = lint(&documents, &registry);
+        if !report(&found) {
+            return Ok(ExitCode::from(FAULTS));
+        }
         let mut pipelines = Vec::new();
-        for config in checked.pipelines(&registry) {
+        for config in documents.iter().filter_map(|document| document.pipeline(&registry)) {
             match Pipeline::build(&config, &registry) {
                 Ok(pipeline) => pipelines.push(pipeline),
                 Err(faults) => {
-                    eprint!("{}", render(&faults, Format::Full, std::io::stderr().is_terminal()));
-                    return Ok(ExitCode::FAILURE);
+                    report(&faults);
+                    return Ok(ExitCode::from(FAULTS));
                 }
             }
         }
@@ -75,7 +81,8 @@ impl Run {
 
     async fn serve(&self, pipelines: Vec<Pipeline>, http: Option<SocketAddr>) -> anyhow::Result<ExitCode> {
         let (metrics, health) = (Metrics::new(), HealthBoard::default());
-        let environment = Environment { metrics: metrics.clone(), health: health.clone(), state: self.state_dir.clone() };
+        let environment =
+            Environment { metrics: metrics.clone(), health: health.clone(), state: self.state_dir.clone() };
         let (stop, stop_http) = (CancellationToken::new(), CancellationToken::new());
         if let Some(address) = http {
             let server = Server::bind(address, self.http_token.clone(), metrics, health).await?;
@@ -103,12 +110,12 @@ impl Run {
                         error!(%error, "a pipeline has ended unexpectedly; the others go on");
                     }
                 },
-                _ = terminate.recv() => if second_signal(&stop) { return Ok(ExitCode::FAILURE) },
-                _ = tokio::signal::ctrl_c() => if second_signal(&stop) { return Ok(ExitCode::FAILURE) },
+                _ = terminate.recv() => if second_signal(&stop) { return Ok(ExitCode::from(FAULTS)) },
+                _ = tokio::signal::ctrl_c() => if second_signal(&stop) { return Ok(ExitCode::from(FAULTS)) },
             }
         }
         stop_http.cancel();
-        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        Ok(if failed { ExitCode::from(FAULTS) } else { ExitCode::SUCCESS })
     }
 }
 
@@ -121,4 +128,14 @@ fn second_signal(stop: &CancellationToken) -> bool {
     info!("stopping: no more is read, what was read is delivered; a second signal leaves at once");
     stop.cancel();
     false
+}
+
+/// Shows what is wrong with the files; true when pipelines may start all the same.
+fn report(found: &[Diagnostic]) -> bool {
+    eprint(&diagnostic::render(found, Format::Full, std::io::stderr().is_terminal()));
+    let clean = !found.iter().any(Diagnostic::is_error);
+    if !clean {
+        eprint("nothing was started\n");
+    }
+    clean
 }

@@ -1,8 +1,10 @@
 //! Faults in what the user wrote: as data, at a place. Renderers turn them into text; only `cli` prints them.
+mod nearest;
 mod render;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
+pub use nearest::nearest;
 pub use render::{Format, render};
 
 /// How bad it is.
@@ -36,10 +38,46 @@ pub struct Diagnostic {
     /// The file it is in.
     pub file: Arc<SourceFile>,
     /// Byte range in the file's text.
-    pub span: std::ops::Range<usize>,
+    pub span: Range<usize>,
 }
 
 impl Diagnostic {
+    /// An error at `span` of `file`, without a label or help yet.
+    pub fn error(code: &'static str, file: &Arc<SourceFile>, span: Range<usize>, title: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            code,
+            title: title.into(),
+            label: String::new(),
+            help: None,
+            file: Arc::clone(file),
+            span,
+        }
+    }
+
+    /// Says what is wrong at the place itself.
+    pub fn with_label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// Says what to write.
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Makes it a warning: shown, but no reason to refuse the file.
+    pub fn into_warning(mut self) -> Self {
+        self.severity = Severity::Warning;
+        self
+    }
+
+    /// True when the file cannot be run with it.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
     /// Line and column where the fault starts, both from 1, columns in characters.
     pub fn line_column(&self) -> (usize, usize) {
         line_column(&self.file.text, self.span.start)
@@ -51,6 +89,16 @@ pub fn line_column(text: &str, offset: usize) -> (usize, usize) {
     let before = &text[..offset.min(text.len())];
     let line_start = before.rfind('\n').map_or(0, |i| i + 1);
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+/// Byte offset of a line and column, both from 1, columns in characters; clamped to the line's end and the text's end.
+pub fn byte_offset(text: &str, line: usize, column: usize) -> usize {
+    let start = match line {
+        0 | 1 => 0,
+        _ => text.match_indices('\n').nth(line - 2).map_or(text.len(), |(at, _)| at + 1),
+    };
+    let rest = text[start..].split('\n').next().unwrap_or_default();
+    start + rest.char_indices().nth(column.saturating_sub(1)).map_or(rest.len(), |(at, _)| at)
 }
 
 /// The key or index of one level on the way to a YAML node.
@@ -92,6 +140,12 @@ impl Fault {
             Err(_) => PathSegment::Key(s.to_owned()),
         });
         Self { path: path.collect(), at: None, code, title: title.into(), label: String::new(), help: None }
+    }
+
+    /// The same fault, seen from the section that has `field`.
+    pub fn within(mut self, field: &str) -> Self {
+        self.path.insert(0, PathSegment::Key(field.to_owned()));
+        self
     }
 
     /// Says what is wrong at the place itself.
@@ -155,6 +209,17 @@ mod tests {
     fn columns_count_characters() {
         assert_eq!(line_column("a: 1\n\"°C\": x", 5), (2, 1));
         assert_eq!(line_column("a: 1\n\"°C\": x", 12), (2, 7));
+    }
+
+    #[test]
+    fn a_line_and_column_have_one_offset() {
+        let text = "a: 1\n\"°C\": x\n";
+        for offset in text.char_indices().map(|(at, _)| at) {
+            let (line, column) = line_column(text, offset);
+            assert_eq!(byte_offset(text, line, column), offset);
+        }
+        assert_eq!(byte_offset(text, 1, 99), 4);
+        assert_eq!(byte_offset(text, 9, 9), text.len());
     }
 
     #[test]

@@ -1,4 +1,10 @@
 //! Inputs: where messages enter. One file or folder each; `INPUTS` lists them.
+mod file;
+mod generate;
+mod kafka;
+mod lines;
+mod stdin;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,7 +17,7 @@ use crate::{
 };
 
 /// Every input, sorted by name.
-pub static INPUTS: &[&Spec<dyn Input>] = &[];
+pub static INPUTS: &[&Spec<dyn Input>] = &[&file::SPEC, &generate::SPEC, &kafka::SPEC, &stdin::SPEC];
 
 /// What an input is given to work with.
 #[derive(Clone, Debug)]
@@ -91,5 +97,39 @@ impl InputError {
     /// An error without a deeper cause.
     pub fn message(message: impl Into<String>) -> Self {
         Self { message: message.into(), source: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        metrics::{HealthBoard, Metrics},
+        spec::Section,
+    };
+
+    pub(super) fn context() -> InputContext {
+        let metrics = Metrics::new().component("test", "input", "test");
+        let health = HealthBoard::default().add("test/input/test", metrics.up.clone());
+        InputContext { pipeline: "test".to_owned(), label: "test".to_owned(), metrics, health }
+    }
+
+    /// Offsets and payloads of all messages up to the end.
+    pub(super) async fn read_all(input: &mut dyn Input) -> Result<Vec<(i64, String)>, InputError> {
+        let mut seen = Vec::new();
+        while let Some((batch, ack)) = input.read().await? {
+            assert!(!batch.is_empty());
+            seen.extend(batch.iter().map(|m| (m.origin().offset, String::from_utf8(m.payload().to_vec()).unwrap())));
+            ack.delivered();
+        }
+        Ok(seen)
+    }
+
+    #[test]
+    fn names_are_sorted_and_examples_build() {
+        assert!(INPUTS.is_sorted_by_key(|spec| spec.name));
+        for spec in INPUTS {
+            assert!((spec.build)(&Section::from_yaml(spec.example)).is_ok(), "{}", spec.name);
+        }
     }
 }

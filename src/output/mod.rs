@@ -1,5 +1,10 @@
 //! Outputs: where messages leave. One file or folder each; `OUTPUTS` lists them.
+mod drop;
+mod file;
+mod kafka;
+mod lines;
 mod parcel;
+mod stdout;
 
 use std::time::Duration;
 
@@ -14,7 +19,7 @@ use crate::{
 };
 
 /// Every output, sorted by name.
-pub static OUTPUTS: &[&Spec<dyn Output>] = &[];
+pub static OUTPUTS: &[&Spec<dyn Output>] = &[&drop::SPEC, &file::SPEC, &kafka::SPEC, &stdout::SPEC];
 
 /// What an output is given to work with.
 #[derive(Clone, Debug)]
@@ -132,5 +137,39 @@ impl WriteError {
     /// `Ok` when nothing is left to do.
     pub fn into_result(self) -> Result<(), Self> {
         if self.rejected.is_empty() && self.retry.is_none() { Ok(()) } else { Err(self) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        message::{Batch, SourceBuilder},
+        metrics::{HealthBoard, Metrics},
+        spec::Section,
+    };
+
+    pub(super) fn context() -> OutputContext {
+        let metrics = Metrics::new().component("test", "output", "test");
+        let health = HealthBoard::default().add("test/output/test", metrics.up.clone());
+        OutputContext { pipeline: "test".to_owned(), label: "test".to_owned(), metrics, health }
+    }
+
+    pub(super) fn parcel(payloads: &[&str]) -> Parcel {
+        let mut source = SourceBuilder::new("test");
+        for payload in payloads {
+            source.push(payload.as_bytes(), |_, _| Ok(())).unwrap();
+        }
+        Parcel::of(Arc::new(Batch::new(source.finish())))
+    }
+
+    #[test]
+    fn names_are_sorted_and_examples_build() {
+        assert!(OUTPUTS.is_sorted_by_key(|spec| spec.name));
+        for spec in OUTPUTS {
+            assert!((spec.build)(&Section::from_yaml(spec.example)).is_ok(), "{}", spec.name);
+        }
     }
 }

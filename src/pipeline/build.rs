@@ -30,17 +30,17 @@ impl Pipeline {
         let inputs: Vec<_> = inputs.collect();
         let outputs = config.outputs.iter().filter_map(|entry| {
             let output = part(registry.output(&entry.component.name), &entry.component, &mut faults)?;
-            let conditions = entry.when.iter().flat_map(|(script, place)| {
-                inputs.iter().map(move |_| Condition::compile(script, place.clone()))
-            });
-            let when = match conditions.collect() {
-                Ok(when) => when,
-                Err(errors) => {
-                    let errors: Vec<_> = errors;
-                    faults.extend(errors.iter().map(|fault| entry.diagnose_condition(fault)));
-                    return None;
+            let mut when = Vec::new();
+            // A compiled condition keeps scratch space, so every lane has its own.
+            for condition in entry.when.iter().flat_map(|condition| inputs.iter().map(move |_| condition)) {
+                match Condition::compile(&condition.script, condition.place.clone()) {
+                    Ok(compiled) => when.push(compiled),
+                    Err(errors) => {
+                        faults.extend(errors.iter().map(|fault| condition.diagnose(fault)));
+                        return None;
+                    }
                 }
-            };
+            }
             Some(OutputPart { label: entry.label.to_string(), output, when })
         });
         let outputs = outputs.collect();

@@ -13,6 +13,7 @@
 mod backoff;
 mod batcher;
 mod budget;
+mod build;
 mod dead_letter;
 mod run;
 #[cfg(test)]

@@ -366,7 +366,12 @@ impl Lane {
                     }
                     Ok(false) => {}
                     Err(error) => {
-                        let failure = error.into_failure(message.origin_index());
+                        let failure = Failure {
+                            origin: message.origin_index(),
+                            code: error.code.to_owned(),
+                            reason: error.reason,
+                            place: error.place,
+                        };
                         failed.push(Failed { stage: format!("{}.when", route.stage), failure });
                         break;
                     }

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Everything CI runs, on services of its own that are stopped at the end whatever happens. Called by `make test`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+stack="test-$$"
+clippy=(env ${CLIPPY:-})
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "format"
+cargo fmt --check
+
+step "build and lint"
+"${clippy[@]}" cargo test --no-run
+
+step "services"
+trap 'python3 services/stack.py down --name "$stack"' EXIT
+python3 services/stack.py up --name "$stack" --ports free
+environment=$(python3 services/stack.py env --name "$stack")
+eval "$environment"
+
+step "tests"
+"${clippy[@]}" cargo test --no-fail-fast
+
+step "shipped pipelines"
+"${clippy[@]}" cargo run --quiet -- lint pipelines

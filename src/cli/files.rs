@@ -1,0 +1,157 @@
+//! Pipeline files as named on the command line: files, folders, and patterns the shell did not open.
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::{
+    config::{Document, Environment},
+    registry::Registry,
+};
+
+/// Where pipelines are when nothing is named.
+const DEFAULT: &str = "pipelines";
+
+/// Reads every file that `named` stands for; none: those in `pipelines/`.
+///
+/// # Errors
+/// A file or folder is not there or cannot be read, or a pattern or folder holds no pipeline.
+pub(super) fn read(named: &[PathBuf], registry: &Registry) -> anyhow::Result<Vec<Document>> {
+    let environment = Environment::of_process();
+    let paths = find(named)?;
+    paths
+        .iter()
+        .map(|path| {
+            Document::open(path, &environment, registry).with_context(|| format!("cannot read `{}`", path.display()))
+        })
+        .collect()
+}
+
+fn find(named: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    if named.is_empty() {
+        let folder = Path::new(DEFAULT);
+        anyhow::ensure!(
+            folder.is_dir(),
+            "no files named, and there is no folder `{DEFAULT}` here; name the files to read"
+        );
+        return in_folder(folder);
+    }
+    let mut out: Vec<PathBuf> = Vec::new();
+    for name in named {
+        let found = if name.is_dir() {
+            in_folder(name)?
+        } else if name.exists() || !name.to_string_lossy().contains(['*', '?']) {
+            vec![name.clone()]
+        } else {
+            let found = matching(name);
+            anyhow::ensure!(!found.is_empty(), "no file matches `{}`", name.display());
+            found
+        };
+        for path in found {
+            if !out.contains(&path) {
+                out.push(path);
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn in_folder(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot read the folder `{}`", folder.display()))?;
+    let yaml =
+        |path: &PathBuf| path.is_file() && path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(yaml).collect();
+    anyhow::ensure!(!paths.is_empty(), "no `.yaml` files in the folder `{}`", folder.display());
+    paths.sort();
+    Ok(paths)
+}
+
+/// Files whose path matches a pattern with `*` and `?` in any part.
+fn matching(pattern: &Path) -> Vec<PathBuf> {
+    let mut found = vec![PathBuf::new()];
+    for part in pattern.components() {
+        let text = part.as_os_str().to_string_lossy();
+        if !text.contains(['*', '?']) {
+            found.iter_mut().for_each(|path| path.push(part));
+            continue;
+        }
+        let mut next = Vec::new();
+        for folder in &found {
+            let start = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            for entry in std::fs::read_dir(start).into_iter().flatten().flatten() {
+                let name = entry.file_name();
+                let name = name.to_string_lossy();
+                if (text.starts_with('.') || !name.starts_with('.')) && like(&text, &name) {
+                    next.push(folder.join(&*name));
+                }
+            }
+        }
+        found = next;
+    }
+    found.retain(|path| path.is_file());
+    found.sort();
+    found
+}
+
+/// `*` stands for any characters, `?` for one.
+fn like(pattern: &str, name: &str) -> bool {
+    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+    let (mut p, mut n) = (0, 0);
+    let mut star = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(c) if *c == '?' || *c == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            // Let the last star take one character more.
+            _ => match star {
+                Some((at, taken)) => {
+                    star = Some((at, taken + 1));
+                    p = at + 1;
+                    n = taken + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_a_shell_does() {
+        for (pattern, name, expected) in [
+            ("*.yaml", "a.yaml", true),
+            ("*.yaml", "a.yml", false),
+            ("a?.yaml", "a1.yaml", true),
+            ("a?.yaml", "a.yaml", false),
+            ("*a*b*", "xxaxxbxx", true),
+            ("*a*b", "abab", true),
+            ("*a*b", "aba", false),
+            ("*", "", true),
+        ] {
+            assert_eq!(like(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn files_folders_and_patterns_are_opened_once_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["b.yaml", "a.yml", "note.txt", ".hidden.yaml"] {
+            std::fs::write(path(name), "").unwrap();
+        }
+        assert_eq!(find(&[folder.path().into()]).unwrap(), [path(".hidden.yaml"), path("a.yml"), path("b.yaml")]);
+        assert_eq!(find(&[path("*.yaml"), path("b.yaml")]).unwrap(), [path("b.yaml")]);
+        assert!(find(&[path("*.json")]).is_err());
+        assert_eq!(find(&[path("absent.yaml")]).unwrap(), [path("absent.yaml")], "reading it says that it is absent");
+    }
+}

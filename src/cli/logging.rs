@@ -1,0 +1,38 @@
+//! Logs: where they go and how they look, the same for every command.
+use anyhow::Context as _;
+use tracing_subscriber::EnvFilter;
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Options of every command.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// How logs are written to standard error
+    #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORMAT")]
+    log_format: LogFormat,
+    /// Least level that is logged: error, warn, info, debug or trace; or for parts of the program: `info,rumqttc=debug`
+    #[arg(long, global = true, env = "STREAMER_LOG", default_value = "info", value_name = "LEVEL")]
+    log_level: String,
+}
+
+impl Options {
+    /// Starts logging to standard error.
+    pub(super) fn start(&self) -> anyhow::Result<()> {
+        let filter = EnvFilter::try_new(&self.log_level)
+            .with_context(|| format!("cannot read the log level `{}`; write for example `debug`", self.log_level))?;
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        let started = match self.log_format {
+            LogFormat::Text => {
+                use std::io::IsTerminal as _;
+                builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init()
+            }
+            LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        };
+        started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
+    }
+}

@@ -1,0 +1,110 @@
+//! The command line: one file per command. The only room that prints, and the only one that knows exit codes: 0 all
+//! is well, 1 faults in the user's files, 2 could not do what was asked.
+//!
+//! A new command is its file and two lines here: `mod x;` and `x::COMMAND,`.
+mod files;
+mod lint;
+mod list;
+mod logging;
+mod run;
+mod schema;
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use clap::{Args as _, FromArgMatches as _};
+
+/// Every command, in the order that `--help` lists them.
+const COMMANDS: &[Command] = &[run::COMMAND, lint::COMMAND, list::COMMAND, schema::COMMAND];
+
+/// One command of the table.
+struct Command {
+    name: &'static str,
+    /// One sentence for `--help`.
+    about: &'static str,
+    /// Adds its arguments: `Args::augment_args` of its type.
+    arguments: fn(clap::Command) -> clap::Command,
+    /// Does it. An error is printed and becomes exit code 2.
+    run: fn(&clap::ArgMatches) -> anyhow::Result<ExitCode>,
+}
+
+const FAULTS: u8 = 1;
+const COULD_NOT: u8 = 2;
+
+const EXAMPLES: &str = "\
+Examples:
+  streamer run pipelines/*.yaml    run pipelines until they end or are told to stop
+  streamer lint pipelines/*.yaml   check pipelines without running them
+  streamer list                    what inputs, steps and outputs there are
+  streamer list mqtt               every setting of one of them";
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let mut command = define();
+    let matches = match command.try_get_matches_from_mut(std::env::args_os()) {
+        Ok(matches) => matches,
+        Err(error) => {
+            // Also `--help` and `--version`, which clap words as errors.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { COULD_NOT } else { 0 });
+        }
+    };
+    let Some((name, arguments)) = matches.subcommand() else {
+        eprint(&format!("{}\n", command.render_help()));
+        return ExitCode::from(COULD_NOT);
+    };
+    let run = || {
+        logging::Options::from_arg_matches(&matches)?.start()?;
+        let command = COMMANDS.iter().find(|command| command.name == name).expect("clap knows the names of this table");
+        (command.run)(arguments)
+    };
+    run().unwrap_or_else(|error: anyhow::Error| {
+        eprint(&format!("error: {error:#}\n"));
+        ExitCode::from(COULD_NOT)
+    })
+}
+
+fn define() -> clap::Command {
+    let command = clap::Command::new("streamer")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Runs declarative pipelines: messages come in, are mapped, and go out; none is lost")
+        .after_help(EXAMPLES)
+        .subcommand_value_name("COMMAND")
+        .disable_help_subcommand(true);
+    let command = logging::Options::augment_args(command);
+    COMMANDS.iter().fold(command, |command, entry| {
+        let own = clap::Command::new(entry.name).about(entry.about);
+        command.subcommand((entry.arguments)(own))
+    })
+}
+
+/// Writes to standard output. A reader that went away (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes to standard error; when that is gone nobody is left to tell.
+fn eprint(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// True when standard output may have colours: a terminal, and `NO_COLOR` is not set.
+fn colour() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        define().debug_assert();
+    }
+}

@@ -1,0 +1,30 @@
+//! *What it checks*: a component's section, first by its schema, then, when that found nothing, by the component's own
+//! `build`. Codes: those of the schema rules, and whatever the component names.
+//! *Why it matters*: what a type cannot say (an address, a template, a script) would else fail at the first message.
+//! *Example*: `key: "{mta.key}"`. *Write instead*: `key: "{meta.key}"`.
+use super::{File, schema};
+use crate::{config::Slot, diagnostic::Diagnostic, registry::Promise};
+
+/// What the component promises, when its section is correct.
+pub(super) fn check(file: &File<'_>, slot: &Slot<'_>, found: &mut Vec<Diagnostic>) -> Option<Promise> {
+    let component = file.document.component(slot, file.registry)?;
+    let spec = file.registry.find(slot.role.kind(), &component.name)?;
+    let name = &component.name;
+    let subject = schema::Subject::named(format!("{} `{name}`", spec.kind().word()), format!("`{name}`"));
+    let key_span = component.key_span();
+    let by_schema = schema::walk(&file.document.file, &subject, component.node(), &spec.schema(), key_span.clone());
+    // A value that could not be read (an unset variable) would only be reported twice.
+    let section = key_span.start..component.node().span.end.max(key_span.end);
+    let unread = file.document.faults.iter().any(|fault| section.contains(&fault.span.start));
+    if !by_schema.is_empty() || unread {
+        found.extend(by_schema);
+        return None;
+    }
+    match spec.check(&component.section) {
+        Ok(promise) => Some(promise),
+        Err(faults) => {
+            found.extend(faults.iter().map(|fault| component.diagnose(fault)));
+            None
+        }
+    }
+}

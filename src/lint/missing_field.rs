@@ -1,0 +1,16 @@
+//! *What it checks*: every field without a default is there. Code `missing-field`.
+//! *Why it matters*: streamer cannot guess a broker's address or a table's name.
+//! *Example*: a `kafka` output without `topic`. *Write instead*: add `topic: telemetry`.
+use super::schema::{Place, one_line};
+use crate::diagnostic::Diagnostic;
+
+pub(super) fn diagnose(place: &Place<'_>, name: &str, about: Option<&str>) -> Diagnostic {
+    let start = place.key_span.clone();
+    let diagnostic = place
+        .error("missing-field", start, format!("{} needs the field `{name}`", place.what()))
+        .with_label(format!("add `{name}:` here"));
+    match about {
+        Some(about) => diagnostic.with_help(format!("`{name}`: {}", one_line(about))),
+        None => diagnostic,
+    }
+}

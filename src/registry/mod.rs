@@ -1,0 +1,233 @@
+//! Every component there is, as one look-up by kind and name. Lint, `streamer list`, the JSON Schema and the reader of
+//! pipeline files ask here; none of them knows a component by name.
+mod fields;
+mod schema;
+
+pub use fields::{Field, enumerated, fields};
+pub use schema::pipeline_schema;
+
+use crate::{
+    config::{Catalog, Facts, Kind},
+    diagnostic::Fault,
+    input::{INPUTS, Input, Replay},
+    output::{OUTPUTS, Output},
+    spec::{Section, Spec},
+    step::{STEPS, Step},
+};
+
+/// The tables of components.
+#[derive(Clone, Copy)]
+pub struct Registry {
+    inputs: &'static [&'static Spec<dyn Input>],
+    steps: &'static [&'static Spec<dyn Step>],
+    outputs: &'static [&'static Spec<dyn Output>],
+}
+
+/// One component, of any kind.
+#[derive(Clone, Copy)]
+pub enum Found {
+    Input(&'static Spec<dyn Input>),
+    Step(&'static Spec<dyn Step>),
+    Output(&'static Spec<dyn Output>),
+}
+
+/// What a correct section makes, as far as lint needs to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// For an input: what becomes of messages that are not acknowledged.
+    pub replay: Option<Replay>,
+}
+
+impl Registry {
+    /// The components that streamer is built with.
+    pub fn built_in() -> Self {
+        Self { inputs: INPUTS, steps: STEPS, outputs: OUTPUTS }
+    }
+
+    /// These components only; each table sorted by name.
+    pub const fn of(
+        inputs: &'static [&'static Spec<dyn Input>],
+        steps: &'static [&'static Spec<dyn Step>],
+        outputs: &'static [&'static Spec<dyn Output>],
+    ) -> Self {
+        Self { inputs, steps, outputs }
+    }
+
+    /// The input of that name.
+    pub fn input(&self, name: &str) -> Option<&'static Spec<dyn Input>> {
+        self.inputs.iter().find(|spec| spec.name == name).copied()
+    }
+
+    /// The step of that name.
+    pub fn step(&self, name: &str) -> Option<&'static Spec<dyn Step>> {
+        self.steps.iter().find(|spec| spec.name == name).copied()
+    }
+
+    /// The output of that name.
+    pub fn output(&self, name: &str) -> Option<&'static Spec<dyn Output>> {
+        self.outputs.iter().find(|spec| spec.name == name).copied()
+    }
+
+    /// The component of that kind and name.
+    pub fn find(&self, kind: Kind, name: &str) -> Option<Found> {
+        match kind {
+            Kind::Input => self.input(name).map(Found::Input),
+            Kind::Step => self.step(name).map(Found::Step),
+            Kind::Output => self.output(name).map(Found::Output),
+        }
+    }
+
+    /// Every component of that kind, sorted by name.
+    pub fn all(&self, kind: Kind) -> Vec<Found> {
+        match kind {
+            Kind::Input => self.inputs.iter().map(|spec| Found::Input(spec)).collect(),
+            Kind::Step => self.steps.iter().map(|spec| Found::Step(spec)).collect(),
+            Kind::Output => self.outputs.iter().map(|spec| Found::Output(spec)).collect(),
+        }
+    }
+
+    /// The names of that kind, sorted.
+    pub fn names(&self, kind: Kind) -> Vec<&'static str> {
+        self.all(kind).iter().map(Found::name).collect()
+    }
+}
+
+impl Catalog for Registry {
+    fn facts(&self, kind: Kind, name: &str) -> Option<Facts> {
+        self.find(kind, name).map(|found| Facts { scripts: found.scripts(), schema: found.schema() })
+    }
+}
+
+impl Found {
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Input(_) => Kind::Input,
+            Self::Step(_) => Kind::Step,
+            Self::Output(_) => Kind::Output,
+        }
+    }
+
+    /// Its key in YAML.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Input(spec) => spec.name,
+            Self::Step(spec) => spec.name,
+            Self::Output(spec) => spec.name,
+        }
+    }
+
+    /// What it does, in one sentence.
+    pub fn summary(&self) -> &'static str {
+        match self {
+            Self::Input(spec) => spec.summary,
+            Self::Step(spec) => spec.summary,
+            Self::Output(spec) => spec.summary,
+        }
+    }
+
+    /// YAML of a working section.
+    pub fn example(&self) -> &'static str {
+        match self {
+            Self::Input(spec) => spec.example,
+            Self::Step(spec) => spec.example,
+            Self::Output(spec) => spec.example,
+        }
+    }
+
+    /// Which of its fields hold scripts.
+    pub fn scripts(&self) -> &'static [&'static str] {
+        match self {
+            Self::Input(spec) => spec.scripts,
+            Self::Step(spec) => spec.scripts,
+            Self::Output(spec) => spec.scripts,
+        }
+    }
+
+    /// The JSON Schema of its section.
+    pub fn schema(&self) -> serde_json::Value {
+        let schema = match self {
+            Self::Input(spec) => (spec.schema)(),
+            Self::Step(spec) => (spec.schema)(),
+            Self::Output(spec) => (spec.schema)(),
+        };
+        schema.to_value()
+    }
+
+    /// Checks a section the way `build` does, without network.
+    ///
+    /// # Errors
+    /// Every fault the component finds.
+    pub fn check(&self, section: &Section) -> Result<Promise, Vec<Fault>> {
+        match self {
+            Self::Input(spec) => (spec.build)(section).map(|input| Promise { replay: Some(input.replay()) }),
+            Self::Step(spec) => (spec.build)(section).map(|_| Promise { replay: None }),
+            Self::Output(spec) => (spec.build)(section).map(|_| Promise { replay: None }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_sorted_and_unique() {
+        for kind in Kind::ALL {
+            let names = Registry::built_in().names(kind);
+            assert!(names.is_sorted_by(|a, b| a < b), "{}: sort them, once each: {names:?}", kind.key());
+        }
+    }
+
+    #[test]
+    fn every_field_has_a_doc_comment() {
+        let registry = Registry::built_in();
+        for found in Kind::ALL.into_iter().flat_map(|kind| registry.all(kind)) {
+            assert!(!found.summary().is_empty(), "{} has no summary", found.name());
+            for field in fields(&found.schema()) {
+                assert!(
+                    !field.description.is_empty(),
+                    "{} `{}`: `{}` has no doc comment",
+                    found.kind().word(),
+                    found.name(),
+                    field.name
+                );
+            }
+        }
+    }
+
+    /// A component file that nobody lists is a file that nobody compiles. Files that are no component (helpers shared
+    /// by several) are declared in `mod.rs` and name no `SPEC`.
+    #[test]
+    fn every_component_file_is_listed() {
+        let registry = Registry::built_in();
+        for kind in Kind::ALL {
+            let folder = format!("{}/src/{}", env!("CARGO_MANIFEST_DIR"), kind.word());
+            let table = std::fs::read_to_string(format!("{folder}/mod.rs")).unwrap();
+            for entry in std::fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+                let source = if path.is_dir() { path.join("mod.rs") } else { path };
+                if stem == "mod" {
+                    continue;
+                }
+                assert!(
+                    table.contains(&format!("mod {stem};")),
+                    "src/{}/{stem} is not declared in mod.rs",
+                    kind.word()
+                );
+                if std::fs::read_to_string(&source).unwrap().contains("SPEC: Spec<") {
+                    assert!(
+                        table.contains(&format!("&{stem}::SPEC")),
+                        "src/{}/{stem} is not in the table",
+                        kind.word()
+                    );
+                }
+            }
+            assert_eq!(
+                table.matches("::SPEC,").count().max(table.matches("::SPEC").count()),
+                registry.names(kind).len()
+            );
+        }
+    }
+}

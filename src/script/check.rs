@@ -1,0 +1,173 @@
+//! Faults of a script that can be told without running it.
+//!
+//! Rhai itself finds syntax errors and unknown variables. Unknown functions and wrong numbers of arguments it finds only
+//! when a message comes along, so the syntax tree is searched for them here.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
+
+use rhai::{AST, ASTNode, Expr, ParseError, ParseErrorType, Position, Stmt};
+
+use super::engine;
+use crate::diagnostic::Fault;
+
+/// Functions that are part of the language and appear in no list.
+const BUILT_IN: [(&str, &[usize]); 9] = [
+    ("type_of", &[1]),
+    ("is_def_var", &[1]),
+    ("is_def_fn", &[2]),
+    ("is_shared", &[1]),
+    ("print", &[1]),
+    ("debug", &[1, 2]),
+    ("curry", &[]),
+    ("call", &[]),
+    ("Fn", &[1]),
+];
+
+/// Variables a script finds.
+const VARIABLES: [&str; 4] = ["is_json", "meta", "payload", "text"];
+
+static KNOWN: LazyLock<BTreeMap<String, BTreeSet<usize>>> = LazyLock::new(|| engine::arities(&engine::new()));
+
+/// Turns what Rhai's parser says into a fault of the script.
+pub(super) fn syntax(source: &str, error: &ParseError) -> Fault {
+    let place = place(error.position(), source);
+    let fault = match error.err_type() {
+        ParseErrorType::VariableUndefined(name) => {
+            let close = closest(name, VARIABLES);
+            Fault::new("unknown-variable", "", format!("the script knows no variable `{name}`"))
+                .label(close.map_or("not defined here".to_owned(), |v| format!("did you mean `{v}`?")))
+                .help("messages are `payload`, `is_json`, `text` and `meta`; anything else needs a `let` first")
+        }
+        kind => {
+            let text = kind.to_string();
+            let fault = Fault::new("script-syntax", "", format!("the script cannot be read: {}", lower_first(&text)));
+            match (reserved_word(&text), source_after_dot(source, place)) {
+                (Some(word), true) => fault
+                    .label(format!("`{word}` is a word of the language"))
+                    .help(format!("write `[\"{word}\"]` instead of `.{word}`")),
+                (Some(word), false) if ["eval", "import", "export"].contains(&word) => fault
+                    .label(format!("scripts cannot `{word}`"))
+                    .help("write it as a function of the script: `fn name(x) { … }`"),
+                (Some(word), false) => fault
+                    .label(format!("`{word}` is a word of the language"))
+                    .help(format!("in a map write it in quotes: `\"{word}\": …`; a variable needs another name")),
+                _ => fault.label("here"),
+            }
+        }
+    };
+    fault.at(place.0, place.1)
+}
+
+/// Functions that do not exist, and calls with a number of arguments that no function of that name takes.
+pub(super) fn calls(source: &str, ast: &AST) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let own: Vec<(String, usize)> = ast.iter_functions().map(|f| (f.name.to_owned(), f.params.len())).collect();
+    ast.walk(&mut |path| {
+        let (call, position, object) = match path.last() {
+            Some(ASTNode::Expr(Expr::FnCall(call, position)) | ASTNode::Stmt(Stmt::FnCall(call, position))) => {
+                (call, position, 0)
+            }
+            Some(ASTNode::Expr(Expr::MethodCall(call, position))) => (call, position, 1),
+            _ => return true,
+        };
+        if call.op_token.is_none() && call.namespace.is_empty() {
+            let fault = check_call(&call.name, call.args.len(), object, &own);
+            let (line, column) = place(*position, source);
+            // A loop may show the same node more than once.
+            faults.extend(fault.map(|f| f.at(line, column)).filter(|f| !faults.iter().any(|o: &Fault| o.at == f.at)));
+        }
+        true
+    });
+    faults.sort_by_key(|fault| fault.at);
+    faults
+}
+
+/// `object` is 1 for a method call, whose object is the function's first argument.
+fn check_call(name: &str, arguments: usize, object: usize, own: &[(String, usize)]) -> Option<Fault> {
+    // A closure is called by a name of the engine's.
+    if name.starts_with("anon$") {
+        return None;
+    }
+    let mut takes: BTreeSet<usize> = KNOWN.get(name).cloned().unwrap_or_default();
+    if let Some((_, counts)) = BUILT_IN.iter().find(|(n, _)| *n == name) {
+        if counts.is_empty() {
+            return None;
+        }
+        takes.extend(*counts);
+    }
+    let mut takes: BTreeSet<usize> = takes.iter().filter_map(|n| n.checked_sub(object)).collect();
+    // The object of a method call of a script's own function is `this`, not an argument.
+    takes.extend(own.iter().filter(|(n, _)| n == name).map(|(_, n)| *n));
+    let what = if object == 1 { "method" } else { "function" };
+    if takes.is_empty() {
+        let names = KNOWN.keys().map(String::as_str).chain(own.iter().map(|(n, _)| n.as_str()));
+        let label = match (closest(name, names), name) {
+            (_, "parse_float") | (None, _) => format!("no such {what}"),
+            (Some(other), _) => format!("did you mean `{other}`?"),
+        };
+        return Some(Fault::new("unknown-function", "", format!("the script knows no {what} `{name}`")).label(label));
+    }
+    if takes.contains(&arguments) {
+        return None;
+    }
+    let counts: Vec<_> = takes.iter().map(ToString::to_string).collect();
+    Some(
+        Fault::new("wrong-arguments", "", format!("{what} `{name}` does not take {}", plural(arguments)))
+            .label(format!("takes {}", counts.join(" or "))),
+    )
+}
+
+fn plural(arguments: usize) -> String {
+    match arguments {
+        0 => "no arguments".to_owned(),
+        1 => "1 argument".to_owned(),
+        n => format!("{n} arguments"),
+    }
+}
+
+/// Line and column from 1; Rhai answers none for the end of the script.
+fn place(position: Position, source: &str) -> (usize, usize) {
+    match (position.line(), position.position()) {
+        (Some(line), Some(column)) => (line, column),
+        (Some(line), None) => (line, 1),
+        _ => crate::diagnostic::line_column(source, source.trim_end().len()),
+    }
+}
+
+/// True when a dot stands before the word at `place`.
+fn source_after_dot(source: &str, (line, column): (usize, usize)) -> bool {
+    let before: String = source.lines().nth(line - 1).unwrap_or("").chars().take(column - 1).collect();
+    before.trim_end().ends_with('.')
+}
+
+/// The word in Rhai's texts about reserved words.
+fn reserved_word(text: &str) -> Option<&str> {
+    if !text.contains("reserved") && !text.contains("keyword") && !text.contains("disabled") {
+        return None;
+    }
+    text.split(['\'', '`']).nth(1)
+}
+
+fn closest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let plain = |n: &str| n.chars().all(|c| c.is_alphanumeric() || c == '_');
+    known
+        .into_iter()
+        .filter(|n| plain(n))
+        .map(|n| (strsim::damerau_levenshtein(name, n), n))
+        .filter(|(distance, _)| *distance <= name.len() / 3)
+        .min()
+        .map(|(_, n)| n)
+}
+
+pub(super) fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    match chars.next() {
+        // Not a name in capitals.
+        Some(first) if !chars.clone().next().is_some_and(char::is_uppercase) => {
+            first.to_lowercase().chain(chars).collect()
+        }
+        _ => text.to_owned(),
+    }
+}

@@ -1,0 +1,165 @@
+//! The sandbox that scripts run in: which functions exist, which limits hold.
+//!
+//! A raw engine with an allow-list of Rhai's packages: no files, no modules, no `eval`, no `sleep`, no `exit`, nothing
+//! printed (`print` and `debug` go to the log at debug level). A script that runs away costs its limit and becomes the
+//! failure of one message:
+//!
+//! | limit | value | counts |
+//! |---|---|---|
+//! | time | 100 ms a message | looked at every 256 operations, inside closures too; one native call is not interrupted |
+//! | operations | 5 million a message | inside closures too, where Rhai's own count stops |
+//! | strings | 16 MiB | all strings of one value together |
+//! | arrays, maps | 1 million entries | nested ones included |
+//! | calls in calls | 32 | |
+//! | nested expressions | 64; 32 in functions | |
+//! | variables | 256 | |
+//! | functions of a script | 128 | |
+//!
+//! The limits on strings, arrays and maps are those of the largest message that is accepted, because Rhai applies them
+//! to values that are only passed on, too.
+mod functions;
+mod number;
+
+use std::{
+    cell::Cell,
+    sync::LazyLock,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use rhai::{
+    Dynamic, Engine, EvalAltResult, Module, OptimizationLevel, Shared,
+    module_resolvers::DummyModuleResolver,
+    packages::{
+        ArithmeticPackage, BasicArrayPackage, BasicFnPackage, BasicIteratorPackage, BasicMapPackage, BasicMathPackage,
+        BasicStringPackage, LogicPackage, MoreStringPackage, Package,
+    },
+};
+
+pub use functions::arities;
+pub(super) use number::BigNumber;
+
+/// Longest time one message may take.
+pub const TIME_MAX: Duration = Duration::from_millis(100);
+const OPERATIONS_MAX: u32 = 5_000_000;
+const STRING_BYTES_MAX: usize = 16 << 20;
+const ENTRIES_MAX: usize = 1 << 20;
+
+/// Why a script was ended from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The script called `drop()`.
+    Drop,
+    Time,
+    Operations,
+}
+
+/// What belongs to the message that this thread is working on. A script runs on one thread from start to end.
+struct Run {
+    operations: Cell<u32>,
+    /// Set at the first look at the clock, so that short scripts never look.
+    started: Cell<Option<Instant>>,
+    now_ms: Cell<Option<i64>>,
+}
+
+thread_local! {
+    static RUN: Run = const { Run { operations: Cell::new(0), started: Cell::new(None), now_ms: Cell::new(None) } };
+}
+
+/// Starts the limits and the clock of the next message on this thread.
+pub(super) fn begin() {
+    RUN.with(|run| {
+        run.operations.set(0);
+        run.started.set(None);
+        run.now_ms.set(None);
+    });
+}
+
+/// Counts one operation of the message at hand.
+fn progress(_: u64) -> Option<Dynamic> {
+    RUN.with(|run| {
+        let operations = run.operations.get() + 1;
+        run.operations.set(operations);
+        if operations % 256 != 0 {
+            return None;
+        }
+        let started = run.started.get().unwrap_or_else(|| {
+            let now = Instant::now();
+            run.started.set(Some(now));
+            now
+        });
+        if operations > OPERATIONS_MAX {
+            Some(Dynamic::from(Stop::Operations))
+        } else if started.elapsed() > TIME_MAX {
+            Some(Dynamic::from(Stop::Time))
+        } else {
+            None
+        }
+    })
+}
+
+/// Unix milliseconds; the same value however often one message asks.
+fn now_ms() -> i64 {
+    RUN.with(|run| {
+        run.now_ms.get().unwrap_or_else(|| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
+            run.now_ms.set(Some(now));
+            now
+        })
+    })
+}
+
+fn stop(why: Stop) -> Box<EvalAltResult> {
+    Box::new(EvalAltResult::ErrorTerminated(Dynamic::from(why), rhai::Position::NONE))
+}
+
+/// The functions, registered once for the process: an engine only points to them.
+static LIBRARY: LazyLock<Vec<Shared<Module>>> = LazyLock::new(|| {
+    let mut own = Module::new();
+    functions::register(&mut own);
+    number::register(&mut own);
+    own.build_index();
+    vec![
+        ArithmeticPackage::new().as_shared_module(),
+        LogicPackage::new().as_shared_module(),
+        BasicMathPackage::new().as_shared_module(),
+        BasicStringPackage::new().as_shared_module(),
+        MoreStringPackage::new().as_shared_module(),
+        BasicIteratorPackage::new().as_shared_module(),
+        BasicArrayPackage::new().as_shared_module(),
+        BasicMapPackage::new().as_shared_module(),
+        BasicFnPackage::new().as_shared_module(),
+        own.into(),
+    ]
+});
+
+/// An engine for one script. Cheap: functions are shared.
+pub(super) fn new() -> Engine {
+    let mut engine = Engine::new_raw();
+    // The module registered last is searched first, so our own functions come before Rhai's.
+    for module in LIBRARY.iter() {
+        engine.register_global_module(module.clone());
+    }
+    engine.register_type_with_name::<BigNumber>("number beyond 64 bits");
+    engine
+        .set_module_resolver(DummyModuleResolver::new())
+        .set_optimization_level(OptimizationLevel::Simple)
+        .set_strict_variables(true)
+        .set_fail_on_invalid_map_property(false)
+        .set_max_call_levels(32)
+        .set_max_expr_depths(64, 32)
+        .set_max_variables(256)
+        .set_max_functions(128)
+        .set_max_modules(0)
+        .set_max_string_size(STRING_BYTES_MAX)
+        .set_max_array_size(ENTRIES_MAX)
+        .set_max_map_size(ENTRIES_MAX)
+        // Strings are interned behind a lock; a lane has no use for it.
+        .set_max_strings_interned(0)
+        .on_progress(progress)
+        .on_print(|text| tracing::debug!(text, "a script printed"))
+        .on_debug(|text, _, position| tracing::debug!(text, %position, "a script printed"));
+    for symbol in ["eval", "import", "export"] {
+        engine.disable_symbol(symbol);
+    }
+    engine
+}

@@ -1,0 +1,273 @@
+//! One compiled script, ready to be run for message after message.
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rhai::{AST, Array, Caches, Dynamic, Engine, EvalAltResult, GlobalRuntimeState, ImmutableString, Map, Scope};
+
+use super::{
+    check, document,
+    document::{Untouched, Unwritable, UnwritableKind},
+    engine::{self, Stop},
+    needs::{MetaNeed, Needs, PayloadNeed},
+};
+use crate::{
+    codec::json::{self, Content},
+    diagnostic::{Fault, ScriptPlace},
+    message::MessageRef,
+};
+
+/// Why a script failed for one message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct ScriptError {
+    /// Kebab-case name: `script-error`, `script-limit`, `not-utf8`, `nested-too-deep`, `not-a-number`, `not-json-value`
+    /// or `not-a-condition`.
+    pub code: &'static str,
+    /// What went wrong, for a person.
+    pub reason: String,
+    /// `file:line:column`, when it happened at a place in the script.
+    pub place: Option<String>,
+}
+
+/// A compiled script with all it needs to run: one lane's own.
+pub(super) struct Program {
+    engine: Engine,
+    ast: AST,
+    scope: Scope<'static>,
+    /// Kept from run to run: Rhai would look up every function again for every message.
+    state: Option<(GlobalRuntimeState, Caches)>,
+    needs: Needs,
+    place: ScriptPlace,
+}
+
+/// What a script answered.
+pub(super) enum Answer<'a> {
+    /// Its value, and the payload that `Untouched` stands for.
+    Value(Dynamic, Option<&'a str>),
+    /// It called `drop()`.
+    Dropped,
+}
+
+/// The scope that scripts are compiled and run in. Its shape never changes: Rhai addresses variables by position.
+fn scope() -> Scope<'static> {
+    let mut scope = Scope::new();
+    // None is a constant: the optimiser would put its value at this moment into the script.
+    for name in ["payload", "is_json", "text", "meta"] {
+        scope.push_dynamic(name, Dynamic::UNIT);
+    }
+    scope
+}
+
+impl Program {
+    pub fn compile(source: &str, place: ScriptPlace) -> Result<Self, Vec<Fault>> {
+        let engine = engine::new();
+        let scope = scope();
+        let ast = engine.compile_with_scope(&scope, source).map_err(|error| vec![check::syntax(source, &error)])?;
+        let faults = check::calls(source, &ast);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let needs = Needs::of(&ast);
+        Ok(Self { engine, ast, scope, state: None, needs, place })
+    }
+
+    /// Runs the script for one message.
+    pub fn run<'a>(&mut self, message: MessageRef<'a>) -> Result<Answer<'a>, ScriptError> {
+        engine::begin();
+        let is_json = self.set_variables(message)?;
+        // Rhai is careful, but a panic in it must cost one message, not the process.
+        let result = catch_unwind(AssertUnwindSafe(|| self.evaluate()));
+        self.scope.rewind(4);
+        let Ok(result) = result else {
+            self.state = None;
+            return Err(self.error(
+                "script-error",
+                "the script engine panicked; this is a fault of streamer".to_owned(),
+                None,
+            ));
+        };
+        match result {
+            Ok(value) => {
+                let payload = match self.needs.payload {
+                    PayloadNeed::PassedOn => simdutf8::basic::from_utf8(message.payload()).ok(),
+                    _ => None,
+                };
+                Ok(Answer::Value(value, payload))
+            }
+            Err(error) => {
+                // Whatever it was in the middle of is not to be found there by the next message.
+                self.state = None;
+                self.explain(*error, is_json)
+            }
+        }
+    }
+
+    fn evaluate(&mut self) -> Result<Dynamic, Box<EvalAltResult>> {
+        let (global, caches) = self.state.get_or_insert_with(|| {
+            let mut global = self.engine.new_global_runtime_state();
+            global.lib.push(self.ast.shared_lib().clone());
+            (global, Caches::new())
+        });
+        #[expect(deprecated, reason = "the only way to keep the caches from run to run; the version of rhai is pinned")]
+        self.engine.eval_statements_raw(global, caches, &mut self.scope, self.ast.statements())
+    }
+
+    /// Gives the script what it reads of `message`. Answers whether the payload is JSON, as far as that was looked at.
+    fn set_variables(&mut self, message: MessageRef<'_>) -> Result<Option<bool>, ScriptError> {
+        let needs = &self.needs;
+        let (mut payload, mut is_json) = (Dynamic::UNIT, None);
+        if needs.payload == PayloadNeed::Decoded {
+            match simdutf8::basic::from_utf8(message.payload()).map(document::parse) {
+                Ok(Ok(value)) => {
+                    payload = value;
+                    is_json = Some(true);
+                }
+                Ok(Err(error)) if error.too_deep => return Err(self.too_deep()),
+                _ => is_json = Some(false),
+            }
+        } else if needs.payload == PayloadNeed::PassedOn || needs.is_json {
+            match json::classify(message.payload()) {
+                Content::Json(text) => {
+                    if text.trim_ascii() != "null" {
+                        payload = Dynamic::from(Untouched);
+                    }
+                    is_json = Some(true);
+                }
+                Content::TooDeep(_) => return Err(self.too_deep()),
+                Content::Text(..) | Content::NotUtf8 => is_json = Some(false),
+            }
+        }
+        let mut text = Dynamic::UNIT;
+        if needs.text {
+            let payload = simdutf8::basic::from_utf8(message.payload()).map_err(|_| {
+                self.error(
+                    "not-utf8",
+                    "the payload is not UTF-8, so the script cannot have it as `text`".to_owned(),
+                    None,
+                )
+            })?;
+            text = ImmutableString::from(payload).into();
+        }
+        let meta = meta(&needs.meta, message);
+        for (name, value) in
+            [("payload", payload), ("is_json", is_json.unwrap_or(false).into()), ("text", text), ("meta", meta)]
+        {
+            *self.scope.get_mut(name).expect("the scope is made with these variables") = value;
+        }
+        Ok(is_json)
+    }
+
+    fn too_deep(&self) -> ScriptError {
+        let reason = format!("the payload is JSON nested deeper than {} levels", json::DEPTH_MAX);
+        self.error("nested-too-deep", reason, None)
+    }
+
+    fn explain<'a>(&self, error: EvalAltResult, is_json: Option<bool>) -> Result<Answer<'a>, ScriptError> {
+        let mut error = error;
+        // The place inside the function says more than that of its call.
+        while let EvalAltResult::ErrorInFunctionCall(_, _, inner, _) = error {
+            error = *inner;
+        }
+        let position = error.take_position();
+        let place = position.line().map(|line| (line, position.position().unwrap_or(1)));
+        let (code, reason) = match &error {
+            EvalAltResult::ErrorTerminated(why, _) => match why.clone().try_cast::<Stop>() {
+                Some(Stop::Drop) => return Ok(Answer::Dropped),
+                Some(Stop::Time) => {
+                    ("script-limit", format!("the script took longer than {} ms", engine::TIME_MAX.as_millis()))
+                }
+                _ => ("script-limit", "the script took too many operations".to_owned()),
+            },
+            EvalAltResult::ErrorTooManyOperations(_)
+            | EvalAltResult::ErrorDataTooLarge(..)
+            | EvalAltResult::ErrorStackOverflow(_) => ("script-limit", check::lower_first(&error.to_string())),
+            EvalAltResult::ErrorRuntime(value, _) => ("script-error", thrown(value)),
+            _ => {
+                let hint = if is_json == Some(false) { " (the payload is not JSON)" } else { "" };
+                ("script-error", format!("{}{hint}", check::lower_first(&error.to_string())))
+            }
+        };
+        Err(self.error(code, reason, place))
+    }
+
+    pub fn error(&self, code: &'static str, reason: String, place: Option<(usize, usize)>) -> ScriptError {
+        ScriptError { code, reason, place: place.map(|(line, column)| self.place.locate(line, column)) }
+    }
+
+    /// What to say of a result that JSON cannot hold.
+    pub fn unwritable(&self, error: &Unwritable) -> ScriptError {
+        let code = match error.kind {
+            UnwritableKind::NotFinite(_) => "not-a-number",
+            UnwritableKind::Type(_) | UnwritableKind::TooDeep => "not-json-value",
+        };
+        self.error(code, error.reason(), Some((1, 1)))
+    }
+}
+
+/// What a script threw, as text.
+fn thrown(value: &Dynamic) -> String {
+    if let Ok(text) = value.as_immutable_string_ref() {
+        return text.to_string();
+    }
+    let mut out = Vec::new();
+    match document::write(value, None, &mut out) {
+        Ok(()) => String::from_utf8_lossy(&out).into_owned(),
+        Err(error) => error.reason(),
+    }
+}
+
+/// `meta`, with the fields that are needed. A field that the message does not have is not there, so it reads as `()`.
+fn meta(need: &MetaNeed, message: MessageRef<'_>) -> Dynamic {
+    if matches!(need, MetaNeed::Fields(fields) if fields.is_empty()) {
+        return Dynamic::UNIT;
+    }
+    let (source, origin) = (message.source(), message.origin());
+    let mut meta = Map::new();
+    let mut put = |name: &str, value: Option<Dynamic>| {
+        if let Some(value) = value {
+            meta.insert(name.into(), value);
+        }
+    };
+    let text = |bytes: &[u8]| simdutf8::basic::from_utf8(bytes).ok().map(|t| ImmutableString::from(t).into());
+    // Names of the user's first, so that none of them hides a field of ours.
+    for (name, level) in source.captures(origin) {
+        if need.has(name) {
+            put(name, Some(level.into()));
+        }
+    }
+    let topic = message.topic();
+    if need.has("topic") && !topic.is_empty() {
+        put("topic", text(topic.as_bytes()));
+    }
+    if need.has("levels") {
+        let levels = topic.split('/').filter(|_| !topic.is_empty());
+        put("levels", Some(Dynamic::from_array(levels.map(Into::into).collect::<Array>())));
+    }
+    if need.has("key") {
+        put("key", message.key().and_then(text));
+    }
+    if need.has("headers") {
+        let headers = message.headers().filter_map(|(name, value)| Some((name.into(), text(value)?)));
+        put("headers", Some(Dynamic::from_map(headers.collect())));
+    }
+    for (name, value) in [
+        ("partition", (origin.partition >= 0).then(|| i64::from(origin.partition))),
+        ("offset", (origin.offset >= 0).then_some(origin.offset)),
+        ("timestamp_ms", origin.timestamp_ms),
+        ("received_at", Some(origin.received_at_ms.div_euclid(1000))),
+        ("received_at_ms", Some(origin.received_at_ms)),
+        ("qos", Some(origin.qos.into())),
+    ] {
+        if need.has(name) {
+            put(name, value.map(Into::into));
+        }
+    }
+    if need.has("retain") {
+        put("retain", Some(origin.retain.into()));
+    }
+    Dynamic::from_map(meta)
+}
+
+#[cfg(test)]
+pub(super) fn compile_for_tests(source: &str) -> AST {
+    engine::new().compile_with_scope(&scope(), source).unwrap()
+}

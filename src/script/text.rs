@@ -1,0 +1,60 @@
+//! A script in the settings of a component: in place, or in a file of its own.
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::{
+    diagnostic::{Fault, ScriptPlace},
+    spec::Section,
+};
+
+/// A Rhai script.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ScriptText {
+    /// The script itself.
+    Inline(String),
+    /// A file that holds the script.
+    File(ScriptFile),
+}
+
+/// A file that holds a Rhai script.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScriptFile {
+    /// Path of the script. A relative one starts at the folder of the pipeline file.
+    pub file: PathBuf,
+}
+
+impl ScriptText {
+    /// Compiles it with `compile`, which is `Mapping::compile` or `Condition::compile`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the faults of the script: for a script in place with its line and column, for one in
+    /// a file with the place in their title.
+    pub fn compile<T>(
+        &self,
+        section: &Section,
+        compile: impl Fn(&str, ScriptPlace) -> Result<T, Vec<Fault>>,
+    ) -> Result<T, Vec<Fault>> {
+        let file = match self {
+            Self::Inline(source) => return compile(source, section.script("")),
+            Self::File(script) => section.folder.join(&script.file),
+        };
+        let source = std::fs::read_to_string(&file).map_err(|error| {
+            let title = format!("cannot read the script `{}`: {error}", file.display());
+            vec![Fault::new("unreadable-script", "file", title).label("this file")]
+        })?;
+        let place = ScriptPlace { file: file.display().to_string().into(), line: 1, column: 1, exact: true };
+        compile(&source, place.clone()).map_err(|faults| {
+            let in_file = |fault: Fault| {
+                let at = fault.at.map_or_else(|| place.file.to_string(), |(line, column)| place.locate(line, column));
+                let mut named = Fault::new(fault.code, "file", format!("{at}: {}", fault.title)).label(fault.label);
+                named.help = fault.help;
+                named
+            };
+            faults.into_iter().map(in_file).collect()
+        })
+    }
+}

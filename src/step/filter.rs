@@ -1,0 +1,60 @@
+//! Keeps the messages for which a script answers true.
+//!
+//! The others are counted as filtered and acknowledged: they are dropped on purpose. A message for which the script
+//! fails, or answers anything but true or false, is a dead letter.
+use super::{Failure, Step, StepReport};
+use crate::{
+    diagnostic::Fault,
+    message::Batch,
+    script::{Condition, ScriptText},
+    spec::{Section, Spec, decode, schema_of},
+};
+
+pub(super) static SPEC: Spec<dyn Step> = Spec {
+    name: "filter",
+    summary: "Keeps the messages for which a script answers true and drops the others.",
+    example: "is_json && payload.battery > 20",
+    scripts: &[""],
+    schema: schema_of::<ScriptText>,
+    build,
+};
+
+struct Filter {
+    condition: Condition,
+}
+
+fn build(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
+    let condition = decode::<ScriptText>(section)?.compile(section, Condition::compile)?;
+    Ok(Box::new(Filter { condition }))
+}
+
+impl Step for Filter {
+    fn apply(&mut self, mut batch: Batch, report: &mut StepReport) -> Batch {
+        batch.retain(|message| match self.condition.test(message) {
+            Ok(keep) => {
+                report.filtered += u64::from(!keep);
+                keep
+            }
+            Err(error) => {
+                report.failures.push(Failure::script(message.origin_index(), error));
+                false
+            }
+        });
+        batch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::step::tests::run;
+
+    #[test]
+    fn messages_are_kept_dropped_or_failed() {
+        let (kept, report) =
+            run(&SPEC, &Section::from_yaml("payload.n > 1"), &[b"{\"n\":1}", b"{\"n\":2}", b"x", b"{\"n\":3}"]);
+        assert_eq!(kept, ["{\"n\":2}", "{\"n\":3}"]);
+        assert_eq!((report.filtered, report.failures.len()), (1, 1));
+        assert_eq!((report.failures[0].origin, report.failures[0].place.as_deref()), (2, Some("test/test:1:9")));
+    }
+}

@@ -1,0 +1,239 @@
+//! Makes a new payload of each message from fields found by JSONPath, without a script.
+//!
+//! The new payload is an object with the fields sorted by name. A value is copied as it stands, so numbers stay exact. A
+//! path that can find several values (`[*]`, `..`, slices, filters) gives the list of them. A field that is not found,
+//! or null, gets its `default`; without one it is left out, or, if it is `required`, the message is a dead letter. So is
+//! a message whose payload is not JSON, or with a value of another type than the field's.
+use std::{borrow::Cow, collections::BTreeMap};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Failure, Step, StepReport};
+use crate::{
+    codec::json::{self, Kind, Reader},
+    diagnostic::{Fault, PathSegment},
+    message::{ArenaFull, Batch},
+    script::JsonPaths,
+    spec::{Section, Spec, decode, schema_of},
+};
+
+pub(super) static SPEC: Spec<dyn Step> = Spec {
+    name: "jsonpath",
+    summary: "Makes a new payload of each message from fields found by JSONPath.",
+    example: "device_id: $.device.id\nbattery: { path: $.battery, type: int, default: 0 }\nreadings: $.readings[*].value\n",
+    scripts: &[],
+    schema: schema_of::<Config>,
+    build,
+};
+
+/// The fields of the new payload, by name.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(transparent)]
+struct Config {
+    fields: BTreeMap<String, FieldConfig>,
+}
+
+/// Where a field comes from.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum FieldConfig {
+    /// JSONPath of an optional field of any type.
+    Path(String),
+    /// A field with all its settings.
+    Field(Field),
+}
+
+/// One field of the new payload.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Field {
+    /// JSONPath of the value, from `$`.
+    path: String,
+    /// What the value must be. A message with a value of another type is a dead letter; nothing is converted. For a path
+    /// that gives a list, this is the type of its items.
+    #[serde(default, rename = "type")]
+    kind: FieldType,
+    /// What the field is where the path finds nothing, or null. Without a default the field is left out.
+    #[serde(default)]
+    default: Option<Value>,
+    /// When true, a message in which the path finds nothing, or null, is a dead letter.
+    #[serde(default)]
+    required: bool,
+}
+
+/// What a value must be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum FieldType {
+    /// A string.
+    String,
+    /// A number without a fraction or an exponent.
+    Int,
+    /// Any number.
+    Float,
+    /// True or false.
+    Bool,
+    /// Anything.
+    #[default]
+    Any,
+}
+
+struct JsonPath {
+    paths: JsonPaths,
+    fields: Vec<Target>,
+}
+
+struct Target {
+    name: String,
+    /// `"name":`, ready to be written.
+    prefix: Vec<u8>,
+    kind: FieldType,
+    default: Option<String>,
+    required: bool,
+}
+
+fn build(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
+    let config: Config = decode(section)?;
+    let mut faults = Vec::new();
+    let mut step = JsonPath { paths: JsonPaths::default(), fields: Vec::new() };
+    for (name, field) in config.fields {
+        let (field, short) = match field {
+            FieldConfig::Path(path) => (Field { path, kind: FieldType::Any, default: None, required: false }, true),
+            FieldConfig::Field(field) => (field, false),
+        };
+        let mut add = |mut fault: Fault, setting: Option<&str>| {
+            let setting = setting.filter(|_| !short).map(|s| PathSegment::Key(s.to_owned()));
+            fault.path = [PathSegment::Key(name.clone())].into_iter().chain(setting).collect();
+            faults.push(fault);
+        };
+        if let Err(fault) = step.paths.add(&field.path) {
+            add(fault, Some("path"));
+        }
+        let default = field.default.as_ref().map(Value::to_string);
+        if let Some(found) = default.as_deref().and_then(|json| mismatch(field.kind, json)) {
+            let title = format!("the default of `{name}` is {found}, and its type is `{}`", field.kind.name());
+            add(
+                Fault::new("wrong-type", "", title).label(format!("not of type `{}`", field.kind.name())),
+                Some("default"),
+            );
+        }
+        if field.required && default.is_some() {
+            let title = format!("`{name}` is required, so its default is never used");
+            add(
+                Fault::new("useless-default", "", title).label("never used").help("take one of the two away"),
+                Some("default"),
+            );
+        }
+        let mut prefix = Vec::new();
+        json::string(&name, &mut prefix);
+        prefix.push(b':');
+        step.fields.push(Target { name, prefix, kind: field.kind, default, required: field.required });
+    }
+    if step.fields.is_empty() {
+        faults.push(Fault::new("no-fields", "", "`jsonpath` without fields").label("expected `name: $.path`"));
+    }
+    if faults.is_empty() { Ok(Box::new(step)) } else { Err(faults) }
+}
+
+/// Why a message has no such fields.
+struct Problem {
+    code: &'static str,
+    reason: String,
+}
+
+impl From<ArenaFull> for Problem {
+    fn from(error: ArenaFull) -> Self {
+        Self { code: "batch-too-large", reason: error.to_string() }
+    }
+}
+
+impl Step for JsonPath {
+    fn apply(&mut self, batch: Batch, report: &mut StepReport) -> Batch {
+        let mut writer = batch.rewrite();
+        for message in batch.iter() {
+            let origin = message.origin_index();
+            if let Err(Problem { code, reason }) = writer.push(origin, |out| self.write(message.payload(), out)) {
+                report.failures.push(Failure { origin, code: code.to_owned(), reason, place: None });
+            }
+        }
+        writer.finish()
+    }
+}
+
+impl JsonPath {
+    fn write(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Problem> {
+        let json = simdutf8::basic::from_utf8(payload)
+            .map_err(|_| Problem { code: "not-json", reason: "the payload is not JSON: it is not UTF-8".to_owned() })?;
+        let mut found = Vec::with_capacity(self.fields.len());
+        self.paths.find(json, &mut found).map_err(|error| Problem { code: error.code(), reason: error.to_string() })?;
+        out.push(b'{');
+        let mut first = true;
+        for (field, value) in self.fields.iter().zip(found) {
+            let value = match value.filter(|json| json != "null") {
+                Some(json) => match mismatch(field.kind, &json) {
+                    None => json,
+                    Some(found) => {
+                        let reason =
+                            format!("field `{}` is {found}, and its type is `{}`", field.name, field.kind.name());
+                        return Err(Problem { code: "wrong-type", reason });
+                    }
+                },
+                None => match &field.default {
+                    Some(default) => Cow::Borrowed(default.as_str()),
+                    None if field.required => {
+                        let reason = format!("field `{}` is required, and its path finds nothing", field.name);
+                        return Err(Problem { code: "missing-field", reason });
+                    }
+                    None => continue,
+                },
+            };
+            if !first {
+                out.push(b',');
+            }
+            first = false;
+            out.extend_from_slice(&field.prefix);
+            out.extend_from_slice(value.as_bytes());
+        }
+        out.push(b'}');
+        Ok(())
+    }
+}
+
+impl FieldType {
+    fn name(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Int => "int",
+            Self::Float => "float",
+            Self::Bool => "bool",
+            Self::Any => "any",
+        }
+    }
+}
+
+/// What `json` is, when it is neither of this type nor a list of it.
+fn mismatch(wanted: FieldType, json: &str) -> Option<String> {
+    if wanted == FieldType::Any {
+        return None;
+    }
+    let fits = |kind: Kind<'_>| match kind {
+        Kind::String(_) => wanted == FieldType::String,
+        Kind::Number(number) => wanted == FieldType::Float || (wanted == FieldType::Int && number.integer),
+        Kind::Bool(_) => wanted == FieldType::Bool,
+        _ => false,
+    };
+    let mut reader = Reader::new(json);
+    let kind = reader.value().expect("a value that was found is JSON");
+    if fits(kind) {
+        return None;
+    }
+    Some(match kind {
+        Kind::Array | Kind::Object => "an object or a list".to_owned(),
+        _ => {
+            let shown: String = json.chars().take(40).collect();
+            format!("`{shown}{}`", if shown.len() < json.len() { "…" } else { "" })
+        }
+    })
+}

@@ -1,0 +1,94 @@
+//! Makes a new payload of each message with a Rhai script: the script's value, as JSON.
+//!
+//! A script that calls `drop()` filters its message. A message for which the script fails is a dead letter with the
+//! script's line and column. A value `()` is `null`, a string is a JSON string.
+use super::{Failure, Step, StepReport};
+use crate::{
+    diagnostic::Fault,
+    message::{ArenaFull, Batch},
+    script::{Emit, Mapping, ScriptError, ScriptText},
+    spec::{Section, Spec, decode, schema_of},
+};
+
+pub(super) static SPEC: Spec<dyn Step> = Spec {
+    name: "map",
+    summary: "Makes a new payload of each message: the value of a Rhai script, as JSON.",
+    example: "|\n  #{ topic: meta.topic, payload: if is_json { payload } else { #{ raw: text } } }\n",
+    scripts: &[""],
+    schema: schema_of::<ScriptText>,
+    build,
+};
+
+struct Map {
+    mapping: Mapping,
+}
+
+fn build(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
+    let mapping = decode::<ScriptText>(section)?.compile(section, Mapping::compile)?;
+    Ok(Box::new(Map { mapping }))
+}
+
+/// Why no payload was written.
+enum Unwritten {
+    Dropped,
+    Failed(ScriptError),
+}
+
+impl From<ArenaFull> for Unwritten {
+    fn from(error: ArenaFull) -> Self {
+        Self::Failed(ScriptError { code: "batch-too-large", reason: error.to_string(), place: None })
+    }
+}
+
+impl Step for Map {
+    fn apply(&mut self, batch: Batch, report: &mut StepReport) -> Batch {
+        let mut writer = batch.rewrite();
+        for message in batch.iter() {
+            let origin = message.origin_index();
+            let written = writer.push(origin, |out| match self.mapping.run(message, out) {
+                Ok(Emit::Written) => Ok(()),
+                Ok(Emit::Dropped) => Err(Unwritten::Dropped),
+                Err(error) => Err(Unwritten::Failed(error)),
+            });
+            match written {
+                Ok(()) => {}
+                Err(Unwritten::Dropped) => report.filtered += 1,
+                Err(Unwritten::Failed(error)) => report.failures.push(Failure::script(origin, error)),
+            }
+        }
+        writer.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::step::tests::run;
+
+    #[test]
+    fn messages_are_mapped_dropped_or_failed() {
+        let section = Section::from_yaml("|\n  if !is_json { drop() }\n  #{ half: payload.n / 2 }");
+        let (mapped, report) = run(&SPEC, &section, &[b"{\"n\":4}", b"x", b"{}", b"{\"n\":6}"]);
+        assert_eq!(mapped, ["{\"half\":2}", "{\"half\":3}"]);
+        assert_eq!((report.filtered, report.failures.len()), (1, 1));
+        let failure = &report.failures[0];
+        assert_eq!(
+            (failure.origin, failure.code.as_str(), failure.place.as_deref()),
+            (2, "script-error", Some("test/test:2:20"))
+        );
+    }
+
+    #[test]
+    fn a_script_may_stand_in_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("x.rhai"), "let a = 1;\npayload.n +").unwrap();
+        let mut section = Section::from_yaml("{ file: x.rhai }");
+        section.folder = folder.path().to_owned();
+        let fault = (SPEC.build)(&section).err().unwrap().remove(0);
+        assert!(fault.title.contains("x.rhai:2:12: the script cannot be read"), "{fault}");
+        std::fs::write(folder.path().join("x.rhai"), "let a = 1;\npayload.n + a").unwrap();
+        assert_eq!(run(&SPEC, &section, &[b"{\"n\":4}"]).0, ["5"]);
+        section.value = serde_yaml::from_str("{ file: none.rhai }").unwrap();
+        assert_eq!((SPEC.build)(&section).err().unwrap()[0].code, "unreadable-script");
+    }
+}
