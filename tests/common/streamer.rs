@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Case, eventually, http, note};
+use super::{Case, at_least, eventually, http, note};
 
 /// Lines of the log that a failed test shows.
 const LOG_LINES: usize = 120;
@@ -75,6 +75,32 @@ impl Streamer {
         self.eventually("streamer says what does not work", || match self.get("/health/ready")? {
             (503, body) if body.contains(word) => Ok(()),
             (status, body) => Err(format!("{status} {body} does not name `{word}`")),
+        });
+    }
+
+    /// Waits until `component`, `pipeline/kind/label`, has a reason why it does not work, and answers it.
+    #[track_caller]
+    pub fn wait_fault(&self, component: &str) -> String {
+        self.eventually(&format!("streamer says that {component} does not work"), || {
+            let (_, body) = self.get("/health/ready")?;
+            let faults: serde_json::Value = serde_json::from_str(&body).map_err(|error| error.to_string())?;
+            let mut faults = faults["faults"].as_array().into_iter().flatten();
+            let fault = faults.find(|fault| fault["component"] == component);
+            let reason =
+                fault.and_then(|fault| fault["reason"].as_str()).filter(|reason| !reason.starts_with("starting"));
+            reason.map(str::to_owned).ok_or_else(|| body.clone())
+        })
+    }
+
+    /// Waits until every output of this process has confirmed `count` messages.
+    #[track_caller]
+    pub fn wait_deliveries(&self, count: u32) {
+        self.eventually("every output delivers", || {
+            let (_, text) = self.get("/metrics")?;
+            let lines = text.lines().filter(|line| line.starts_with("streamer_delivered_messages_total{"));
+            let outputs = lines.filter(|line| line.contains("kind=\"output\""));
+            let counts = outputs.map(|line| line.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0));
+            at_least(counts.min().unwrap_or(0), count)
         });
     }
 
