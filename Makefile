@@ -47,4 +47,4 @@ bench: setup ## CPU seconds per million messages of each shipped pipeline
 	@python3 benches/cpu.py --streamer $(CARGO_TARGET_DIR)/release/streamer
 
 docs: build ## write the generated pages again: docs/reference, schemas/pipeline.schema.json
-	@UPDATE=1 cargo test --test generated
+	@UPDATE=1 cargo test --test reference --test schema

@@ -19,9 +19,12 @@ class Mosquitto(Service):
 
     def prepare(self) -> None:
         text = (SERVICES / "mosquitto.conf").read_text()
+        # It asks nobody for a password; 0.0.0.0 lets real phones in the local network reach it all the same.
+        # Debian's 2.0.11 ignores the address of a websockets listener and opens that on every address anyway.
+        address = os.environ.get("STREAMER_MQTT_ADDRESS") or "127.0.0.1"
         changes = {
-            "listener 1883": f"listener {self.all_ports['mqtt']} 127.0.0.1",
-            "listener 9001": f"listener {self.all_ports['mqtt_ws']} 127.0.0.1",
+            "listener 1883": f"listener {self.all_ports['mqtt']} {address}",
+            "listener 9001": f"listener {self.all_ports['mqtt_ws']} {address}",
             "persistence_location /mosquitto/data/": f"persistence_location {self.data}/",
         }
         maximum = os.environ.get("STREAMER_MQTT_MAX_QUEUED")

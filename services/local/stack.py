@@ -5,8 +5,8 @@ from __future__ import annotations
 import abc
 import json
 import re
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,9 +66,16 @@ class Stack(abc.ABC):
 
     # The same for all
 
-    def lock(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def lock(self) -> Iterator[None]:
         """Held during a change, so that two commands on one stack come one after the other."""
-        return locked(stacks_dir() / f"{self.name}.lock")
+        path = stacks_dir() / f"{self.name}.lock"
+        with locked(path):
+            try:
+                yield
+            finally:
+                if not self.folder.exists():
+                    path.unlink(missing_ok=True)
 
     def ports(self) -> dict[str, int]:
         """The ports in use, or a fault when the stack has never been up."""

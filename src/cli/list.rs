@@ -7,7 +7,7 @@ use super::{Command, print};
 use crate::{
     config::Kind,
     diagnostic::nearest,
-    registry::{Field, Found, Registry, fields},
+    registry::{Field, Found, Registry, fields, shape},
 };
 
 pub(super) const COMMAND: Command = Command {
@@ -88,7 +88,10 @@ fn overview(registry: &Registry) -> String {
 
 fn details(found: &Found) -> String {
     let mut out = format!("{} {}\n{}\n", found.kind().word(), found.name(), found.summary());
-    let all = fields(&found.schema());
+    let (shape, all) = (shape(&found.schema()), fields(&found.schema()));
+    if shape != "fields" {
+        let _ = writeln!(out, "\n{}: {shape}", found.name());
+    }
     if !all.is_empty() {
         out.push_str("\nsettings\n");
     }

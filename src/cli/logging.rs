@@ -1,5 +1,4 @@
 //! Logs: where they go and how they look, the same for every command.
-use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
 /// How logs are written.
@@ -24,7 +23,7 @@ impl Options {
     /// Starts logging to standard error.
     pub(super) fn start(&self) -> anyhow::Result<()> {
         let filter = EnvFilter::try_new(&self.log_level)
-            .with_context(|| format!("cannot read the log level `{}`; write for example `debug`", self.log_level))?;
+            .map_err(|_| anyhow::anyhow!("`{}` is not a log level; write for example `debug`", self.log_level))?;
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         let started = match self.log_format {
             LogFormat::Text => {

@@ -67,13 +67,13 @@ pub fn main() -> ExitCode {
 }
 
 fn define() -> clap::Command {
-    let command = clap::Command::new("streamer")
+    // The options first: they bring a description of their own.
+    let command = logging::Options::augment_args(clap::Command::new("streamer"))
         .version(env!("CARGO_PKG_VERSION"))
         .about("Runs declarative pipelines: messages come in, are mapped, and go out; none is lost")
         .after_help(EXAMPLES)
         .subcommand_value_name("COMMAND")
         .disable_help_subcommand(true);
-    let command = logging::Options::augment_args(command);
     COMMANDS.iter().fold(command, |command, entry| {
         let own = clap::Command::new(entry.name).about(entry.about);
         command.subcommand((entry.arguments)(own))

@@ -9,11 +9,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Command, FAULTS, eprint, files};
+use super::{Command, FAULTS, check, eprint};
 use crate::{
     diagnostic::{self, Diagnostic, Format},
     http::Server,
-    lint::lint,
     metrics::{HealthBoard, Metrics},
     pipeline::{Environment, Pipeline},
     registry::Registry,
@@ -57,17 +56,18 @@ impl Run {
             })?),
         };
         let registry = Registry::built_in();
-        let documents = files::read(&self.files, &registry)?;
-        let found = lint(&documents, &registry);
-        if !report(&found) {
+        let checked = check(&self.files)?;
+        show(&checked.diagnostics);
+        if checked.has_errors() {
+            eprint("nothing was started\n");
             return Ok(ExitCode::from(FAULTS));
         }
         let mut pipelines = Vec::new();
-        for config in documents.iter().filter_map(|document| document.pipeline(&registry)) {
+        for config in checked.pipelines(&registry) {
             match Pipeline::build(&config, &registry) {
                 Ok(pipeline) => pipelines.push(pipeline),
                 Err(faults) => {
-                    report(&faults);
+                    show(&faults);
                     return Ok(ExitCode::from(FAULTS));
                 }
             }
@@ -130,12 +130,6 @@ fn second_signal(stop: &CancellationToken) -> bool {
     false
 }
 
-/// Shows what is wrong with the files; true when pipelines may start all the same.
-fn report(found: &[Diagnostic]) -> bool {
+fn show(found: &[Diagnostic]) {
     eprint(&diagnostic::render(found, Format::Full, std::io::stderr().is_terminal()));
-    let clean = !found.iter().any(Diagnostic::is_error);
-    if !clean {
-        eprint("nothing was started\n");
-    }
-    clean
 }

@@ -1,5 +1,7 @@
-//! Connection settings shared by the input and the output of one system.
+//! Connection settings shared by an input and an output of one system. Reads and writes no messages itself.
 pub mod kafka;
-pub mod secret;
+pub mod mqtt;
+mod secret;
+pub mod tls;
 
 pub use secret::Secret;

@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use super::{
     Catalog, Environment, Kind,
+    grammar::grammar_schema,
     scalar::Scalar,
     yaml::{Node, NodeValue},
 };
@@ -18,6 +19,7 @@ pub(super) fn expand(
     environment: &Environment,
     catalog: &dyn Catalog,
 ) -> Vec<Diagnostic> {
+    let grammar = grammar_schema();
     let mut expander = Expander { file, environment, catalog, faults: Vec::new() };
     let NodeValue::Mapping(entries) = &mut root.value else { return Vec::new() };
     for entry in entries {
@@ -33,7 +35,10 @@ pub(super) fn expand(
             }
             ("dead_letter" | "archive", _) => expander.slot(Kind::Output, &mut entry.value),
             ("tests", _) => {}
-            _ => expander.values(&mut entry.value, &Json::Null, &Json::Null),
+            (key, _) => {
+                let schema = child(&grammar, &grammar, key);
+                expander.values(&mut entry.value, schema, &grammar);
+            }
         }
     }
     expander.faults
@@ -85,6 +90,7 @@ impl Expander<'_> {
         }
         let folder = Path::new(&self.file.path).parent().unwrap_or(Path::new("."));
         let found = self.environment.expand(&scalar.text, folder);
+        scalar.unread = !found.faults.is_empty();
         for fault in found.faults {
             let span = occurrence(&self.file.text, span, fault.nth, &fault.source);
             let diagnostic = Diagnostic::error(fault.code, self.file, span, fault.title);

@@ -14,6 +14,8 @@ pub struct Scalar {
     pub origin: (usize, usize),
     /// True when every line of the text is a line of the file, indented by `origin.1 - 1`.
     pub exact: bool,
+    /// A variable could not be put in, so the text is not what it should be. Reported once, there.
+    pub unread: bool,
     /// Values put in that must not be shown.
     pub secrets: Vec<String>,
 }

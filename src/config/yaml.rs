@@ -223,10 +223,10 @@ impl<'a> Reader<'a> {
             return Ok(());
         };
         if let Some(first) = entries.iter().find(|entry| entry.key == text) {
-            let (line, _) = line_column(&self.file.text, first.key_span.start);
             let fault = self
                 .fault("duplicate-key", key.span, format!("`{text}` is defined twice"))
-                .with_label(format!("first defined here: line {line}"))
+                .with_label("defined again here")
+                .with_other(first.key_span.clone(), "first defined here")
                 .with_help("keep one of them");
             self.faults.push(fault);
             return Ok(());
@@ -323,10 +323,10 @@ impl<'a> Reader<'a> {
         let at = self.byte(error.marker());
         let length = self.file.text[at..].chars().next().map_or(0, char::len_utf8);
         let (info, rest) = (error.info(), &self.file.text[at..]);
+        let line =
+            self.file.text[self.file.text[..at].rfind('\n').map_or(0, |i| i + 1)..].lines().next().unwrap_or_default();
         let help = match info {
-            _ if info.starts_with("while parsing a flow")
-                && self.file.text[..at].rsplit('\n').next().is_some_and(|l| l.contains("${")) =>
-            {
+            _ if info.starts_with("while parsing a flow") && line.contains("${") => {
                 Some("between `{ }` or `[ ]`, a value with `${…}` needs quotes")
             }
             _ if info.contains("tab") => Some("indent with spaces"),
@@ -470,8 +470,8 @@ mod tests {
         check_faults(
             "é: {a: 1, a: 2}\né: 3\n",
             &[
-                "1:11 duplicate-key: `a` is defined twice (first defined here: line 1)",
-                "2:1 duplicate-key: `é` is defined twice (first defined here: line 1)",
+                "1:11 duplicate-key: `a` is defined twice (defined again here)",
+                "2:1 duplicate-key: `é` is defined twice (defined again here)",
             ],
         );
     }

@@ -39,6 +39,8 @@ pub struct Diagnostic {
     pub file: Arc<SourceFile>,
     /// Byte range in the file's text.
     pub span: Range<usize>,
+    /// Another place in the same file that matters, and why.
+    pub other: Option<(Range<usize>, String)>,
 }
 
 impl Diagnostic {
@@ -52,6 +54,7 @@ impl Diagnostic {
             help: None,
             file: Arc::clone(file),
             span,
+            other: None,
         }
     }
 
@@ -64,6 +67,12 @@ impl Diagnostic {
     /// Says what to write.
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// Points to another place in the same file that matters, and says why.
+    pub fn with_other(mut self, span: Range<usize>, label: impl Into<String>) -> Self {
+        self.other = Some((span, label.into()));
         self
     }
 

@@ -45,8 +45,12 @@ fn full(diagnostic: &Diagnostic, colour: bool) -> String {
         Severity::Warning => Level::WARNING,
     };
     let annotation = AnnotationKind::Primary.span(diagnostic.span.clone()).label(diagnostic.label.as_str());
-    let snippet =
-        Snippet::source(diagnostic.file.text.as_str()).path(diagnostic.file.path.as_str()).annotation(annotation);
+    let other = diagnostic.other.as_ref();
+    let other = other.map(|(span, label)| AnnotationKind::Context.span(span.clone()).label(label.as_str()));
+    let snippet = Snippet::source(diagnostic.file.text.as_str())
+        .path(diagnostic.file.path.as_str())
+        .annotation(annotation)
+        .annotations(other);
     let mut group = level.primary_title(diagnostic.title.as_str()).id(diagnostic.code).element(snippet);
     if let Some(help) = &diagnostic.help {
         group = group.element(Level::HELP.message(help.as_str()));
@@ -63,6 +67,10 @@ fn concise(diagnostic: &Diagnostic) -> String {
 
 fn json(diagnostic: &Diagnostic) -> String {
     let (line, column) = diagnostic.line_column();
+    let other = diagnostic.other.as_ref().map(|(span, label)| {
+        let (line, column) = super::line_column(&diagnostic.file.text, span.start);
+        serde_json::json!({ "line": line, "column": column, "label": label })
+    });
     serde_json::json!({
         "severity": severity(diagnostic),
         "code": diagnostic.code,
@@ -72,6 +80,7 @@ fn json(diagnostic: &Diagnostic) -> String {
         "file": diagnostic.file.path,
         "line": line,
         "column": column,
+        "other": other,
     })
     .to_string()
 }

@@ -3,6 +3,7 @@ mod file;
 mod generate;
 mod kafka;
 mod lines;
+mod mqtt;
 mod stdin;
 
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::{
 };
 
 /// Every input, sorted by name.
-pub static INPUTS: &[&Spec<dyn Input>] = &[&file::SPEC, &generate::SPEC, &kafka::SPEC, &stdin::SPEC];
+pub static INPUTS: &[&Spec<dyn Input>] = &[&file::SPEC, &generate::SPEC, &kafka::SPEC, &mqtt::SPEC, &stdin::SPEC];
 
 /// What an input is given to work with.
 #[derive(Clone, Debug)]

@@ -9,8 +9,8 @@ pub(super) fn check(file: &File<'_>, found: &mut Vec<Diagnostic>) {
         let label = &*slot.label;
         let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
         if label.is_empty() || !label.chars().all(good) {
-            let better: String =
-                label.trim().chars().map(|c| c.to_ascii_lowercase()).map(|c| if good(c) { c } else { '-' }).collect();
+            let lower = label.to_ascii_lowercase();
+            let better = lower.split(|c| !good(c)).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");
             let title = format!("`{label}` cannot be a label");
             let diagnostic = Diagnostic::error("bad-label", &file.document.file, slot.span.clone(), title)
                 .with_label("lower-case letters, digits, `_` and `-` only");

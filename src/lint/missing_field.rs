@@ -1,7 +1,7 @@
 //! *What it checks*: every field without a default is there. Code `missing-field`.
 //! *Why it matters*: streamer cannot guess a broker's address or a table's name.
 //! *Example*: a `kafka` output without `topic`. *Write instead*: add `topic: telemetry`.
-use super::schema::{Place, one_line};
+use super::schema::{Place, first_sentence};
 use crate::diagnostic::Diagnostic;
 
 pub(super) fn diagnose(place: &Place<'_>, name: &str, about: Option<&str>) -> Diagnostic {
@@ -10,7 +10,7 @@ pub(super) fn diagnose(place: &Place<'_>, name: &str, about: Option<&str>) -> Di
         .error("missing-field", start, format!("{} needs the field `{name}`", place.what()))
         .with_label(format!("add `{name}:` here"));
     match about {
-        Some(about) => diagnostic.with_help(format!("`{name}`: {}", one_line(about))),
+        Some(about) => diagnostic.with_help(format!("`{name}`: {}", first_sentence(about))),
         None => diagnostic,
     }
 }

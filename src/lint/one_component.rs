@@ -15,36 +15,37 @@ pub(super) fn check(file: &File<'_>, slot: &Slot<'_>, found: &mut Vec<Diagnostic
     let all = file.registry.names(kind).iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let what = describe(slot);
     let error = |span, title| Diagnostic::error("one-component", &file.document.file, span, title);
-    let forgotten = forgotten_label(file, slot);
     let diagnostic = match names.as_slice() {
         [_] => return true,
         [] => {
             let diagnostic = error(slot.span.clone(), format!("{what} names no {}", kind.word()))
                 .with_label(format!("which {}?", kind.word()));
             match slot.node.text() {
-                Some(text) if file.registry.find(kind, text).is_some() => {
-                    diagnostic.with_help(format!("write `{text}: {{}}`, or its settings instead of `{{}}`"))
-                }
+                Some(text) if file.registry.find(kind, text).is_some() => diagnostic
+                    .with_help(format!("write `{text}:` with its settings, `{text}: {{}}` when it needs none")),
                 _ if all.is_empty() => diagnostic,
                 _ => diagnostic.with_help(format!("{}: {all}", kind.key())),
             }
         }
-        [first, rest @ ..] => {
+        [_, rest @ ..] => {
             let list = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
             // The one that is not known is the one that does not belong.
-            let stranger = names.iter().find(|name| file.registry.find(kind, name).is_none());
+            let is_known = |name: &&&str| file.registry.find(kind, name).is_some();
+            let owner = names.iter().find(is_known);
+            let stranger = names.iter().find(|name| !is_known(name));
             let shown = stranger.copied().unwrap_or(rest[0]);
             let span = slot.node.entry(shown).map_or(slot.span.clone(), |entry| entry.key_span.clone());
-            let help = match (forgotten, shown) {
+            let help = match (forgotten_label(file, slot), owner) {
                 (Some(help), _) => help,
-                (None, "when") => {
+                (None, _) if shown == "when" => {
                     "only outputs have conditions; in front of them, `filter` is the step to use".to_owned()
                 }
                 (None, _) if slot.role == Role::Step => "each step is an item of its own: begin it with `-`".to_owned(),
-                (None, shown) if stranger.is_some() => {
-                    format!("if `{shown}` is a field of `{first}`, indent it more")
+                (None, Some(owner)) if stranger.is_some() => {
+                    format!("if `{shown}` is a field of `{owner}`, indent it more")
                 }
-                (None, _) => "give each a label of its own".to_owned(),
+                (None, Some(_)) => "give each a label of its own".to_owned(),
+                (None, None) => format!("{}: {all}", kind.key()),
             };
             error(span, format!("{what} holds {} keys instead of one {}: {list}", names.len(), kind.word()))
                 .with_label("one too many")

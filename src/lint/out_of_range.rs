@@ -38,8 +38,11 @@ pub(super) fn diagnose(place: &Place<'_>, node: &Node, schema: &Json) -> Option<
 
 fn number(place: &Place<'_>, node: &Node, schema: &Json, value: f64) -> Option<Diagnostic> {
     let (least, most) = format_bounds(schema["format"].as_str().unwrap_or_default());
-    let low = schema["minimum"].as_f64().or(least);
-    let high = schema["maximum"].as_f64().or(most);
+    let fits_type = least.is_none_or(|least| value >= least) && most.is_none_or(|most| value <= most);
+    let wide = |bound: &f64| bound.abs() > f64::from(u32::MAX);
+    // Nobody is helped by the digits of 2^64, unless it is the bound that was crossed.
+    let low = schema["minimum"].as_f64().or(least.filter(|bound| !wide(bound) || !fits_type));
+    let high = schema["maximum"].as_f64().or(most.filter(|bound| !wide(bound) || !fits_type));
     let (above, below) = (schema["exclusiveMinimum"].as_f64(), schema["exclusiveMaximum"].as_f64());
     let inside = low.is_none_or(|low| value >= low)
         && high.is_none_or(|high| value <= high)

@@ -82,8 +82,14 @@ impl Place<'_> {
     }
 }
 
+/// The first sentence of a doc comment.
+pub(super) fn first_sentence(text: &str) -> String {
+    let text = one_line(text);
+    text.split_once(". ").map_or(text.as_str(), |(first, _)| first).trim_end_matches('.').to_owned()
+}
+
 /// A doc comment on one line.
-pub(super) fn one_line(text: &str) -> String {
+fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -114,12 +120,19 @@ struct Walker<'a> {
 
 impl<'a> Walker<'a> {
     fn node(&mut self, node: &Node, schema: &'a Json, place: &Place<'_>) {
+        if node.scalar().is_some_and(|scalar| scalar.unread) {
+            return;
+        }
         let schema = follow(schema, self.root);
         for branch in schema["allOf"].as_array().into_iter().flatten() {
             self.node(node, branch, place);
         }
         for key in ["anyOf", "oneOf"] {
             if let Some(branches) = schema[key].as_array() {
+                if schema["properties"].is_object() {
+                    // Fields beside the choice: a flattened enum.
+                    self.object(node.entries(), schema, place);
+                }
                 return self.choice(node, schema, branches, place);
             }
         }
@@ -154,14 +167,21 @@ impl<'a> Walker<'a> {
     fn object(&mut self, entries: &[crate::config::Entry], schema: &'a Json, place: &Place<'_>) {
         let schema = follow(schema, self.root);
         let properties = &schema["properties"];
+        let closed = |key: &str| schema[key] == Json::Bool(false);
         for entry in entries {
             let key = entry.key.as_str();
+            if closed("unevaluatedProperties") && properties.get(key).is_none() {
+                // Flattened types: their fields stand in the parts of this schema, which are walked on their own.
+                let known = known(schema, self.root);
+                if !known.contains(&key) {
+                    self.found.push(unknown_field::diagnose(place, entry, &known));
+                }
+                continue;
+            }
             let field = match (properties.get(key), schema.get("additionalProperties")) {
                 (Some(field), _) => field,
                 (None, Some(Json::Bool(false))) => {
-                    let known: Vec<_> =
-                        properties.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-                    self.found.push(unknown_field::diagnose(place, entry, &known));
+                    self.found.push(unknown_field::diagnose(place, entry, &known(schema, self.root)));
                     continue;
                 }
                 (None, Some(any)) => any,
@@ -220,6 +240,19 @@ impl<'a> Walker<'a> {
         }
         false
     }
+}
+
+/// The fields of an object, those of its parts included, sorted.
+fn known<'a>(schema: &'a Json, root: &'a Json) -> Vec<&'a str> {
+    let schema = follow(schema, root);
+    let mut names: Vec<_> =
+        schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    for key in ["allOf", "anyOf", "oneOf"] {
+        names.extend(schema[key].as_array().into_iter().flatten().flat_map(|part| known(part, root)));
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// The schema that a `$ref` names.

@@ -44,6 +44,16 @@ struct Config {
     tags: BTreeMap<String, u16>,
     /// How to sign in.
     login: Option<Login>,
+    #[serde(flatten)]
+    shared: Shared,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct Shared {
+    /// Longest wait, in milliseconds.
+    #[serde(default)]
+    timeout_ms: u32,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -250,7 +260,7 @@ fn sections_are_checked_by_their_schema() {
     );
     let with =
         |field: &str, expected: &[&str]| check_section(&format!("{{ url: a://b, topics: x, {field} }}"), expected);
-    with("url: 5", &["duplicate-key: `url` is defined twice (first defined here: line 5)"]);
+    with("url: 5", &["duplicate-key: `url` is defined twice (defined again here)"]);
     with("qos: 3", &["out-of-range: `qos` of input `broker` must be from 0 to 2 (3 is out of range)"]);
     with("qos: -1", &["out-of-range: `qos` of input `broker` must be from 0 to 2 (-1 is out of range)"]);
     with("qos: '${QOS}'", &["out-of-range: `qos` of input `broker` must be from 0 to 2 (7 is out of range)"]);
@@ -262,6 +272,19 @@ fn sections_are_checked_by_their_schema() {
     with("client_id:", &[]);
     with("mode: fsat", &["unknown-value: `mode` of input `broker` cannot be `fsat` (did you mean `fast`?)"]);
     with("mode: [fast]", &["wrong-type: `mode` of input `broker` must be text (expected text, found a list)"]);
+    with("timeout_ms: 5", &[]);
+    with(
+        "timeout_ms: 4294967296",
+        &["out-of-range: `timeout_ms` of input `broker` must be from 0 to 4294967295 (4294967296 is out of range)"],
+    );
+    with("timeout: 5", &["unknown-field: input `broker` has no field `timeout` (did you mean `timeout_ms`?)"]);
+    with(
+        "qos: '${QOS}', tls: { insecure: '${QOS}' }",
+        &[
+            "out-of-range: `qos` of input `broker` must be from 0 to 2 (7 is out of range)",
+            "wrong-type: `tls.insecure` of input `broker` must be `true` or `false` (expected `true` or `false`, found an integer)",
+        ],
+    );
     with("tls: { cax: x }", &["unknown-field: `tls` of input `broker` has no field `cax` (did you mean `ca`?)"]);
     with(
         "tls: { insecure: 1 }",
@@ -423,7 +446,7 @@ fn files_of_one_run_do_not_collide() {
 /// The reader leaves out what is malformed, so every malformed thing must be an error here.
 #[test]
 fn what_the_reader_leaves_out_lint_reports() {
-    let text = "name: p\ndescription: d\ninputs:\n  i:\n    broker: { url: a://b, topics: x }\nsteps:\n  - script: a\noutputs:\n  o:\n    when: x\n    none: {}\ndead_letter:\n  none: {}\ndelivery: best_effort\nlimits: { shutdown_timeout_ms: 5 }\n";
+    let text = "name: p\ndescription: d\ninputs:\n  i:\n    broker: { url: a://b, topics: x }\nsteps:\n  - script: a\noutputs:\n  o:\n    when: payload.x\n    none: {}\ndead_letter:\n  none: {}\ndelivery: best_effort\nlimits: { shutdown_timeout_ms: 5 }\n";
     let whole = summary(&read("p.yaml", text)).unwrap();
     let paths = [
         "name",
@@ -473,6 +496,34 @@ fn summary(document: &Document) -> Option<(usize, usize, usize, bool, bool, bool
     let when = pipeline.outputs.iter().all(|output| output.when.is_some());
     let (inputs, steps, outputs) = (pipeline.inputs.len(), pipeline.steps.len(), pipeline.outputs.len());
     Some((inputs, steps, outputs, when, pipeline.dead_letter.is_some(), pipeline.delivery.is_some()))
+}
+
+/// Offsets come from a parser that counts characters, so any text must be safe to point into.
+#[test]
+fn no_text_makes_lint_panic() {
+    use proptest::prelude::*;
+    const TEXT: &str = "name: p # °C\ninputs:\n  i:\n    broker: { url: \"a://${NO:-é}\", topics: [x] }\nsteps:\n  - script: |\n      °C + oops;\n  - script: >-\n      a\n\n      ${b}\noutputs: &o\n  o:\n    when: x > 1\n    none: *o\n    <<: *o\n";
+    let pieces = prop::sample::select(vec![
+        "", "°", "\n", "\r\n", "\t", " ", ":", "- ", "\"", "'", "{", "}", "[", "${", "|", "&a ", "*a", "!t ",
+        "\u{feff}", "\0", "---\n", "#", "?", ">",
+    ]);
+    let edits = prop::collection::vec((0..TEXT.chars().count(), 0..4usize, pieces), 1..6);
+    proptest!(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() }, |(edits in edits)| {
+        let mut text: Vec<char> = TEXT.chars().collect();
+        for (at, length, piece) in edits {
+            let at = at.min(text.len());
+            let end = (at + length).min(text.len());
+            text.splice(at..end, piece.chars());
+        }
+        let document = read("p.yaml", &text.into_iter().collect::<String>());
+        let found = lint(std::slice::from_ref(&document), &registry());
+        for format in [Format::Full, Format::Concise, Format::Json] {
+            render(&found, format, false);
+        }
+        if found.iter().all(|diagnostic| !diagnostic.is_error()) {
+            prop_assert!(document.pipeline(&registry()).is_some(), "clean, yet not readable: {}", document.file.text);
+        }
+    });
 }
 
 /// Every example of the built-in components is a file without faults.

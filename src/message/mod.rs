@@ -282,7 +282,12 @@ mod tests {
             Err(ArenaFull)
         });
         assert!(failed.is_err());
-        writer.push::<ArenaFull>(1, |out| Ok(out.extend_from_slice(b"whole"))).unwrap();
+        writer
+            .push::<ArenaFull>(1, |out| {
+                out.extend_from_slice(b"whole");
+                Ok(())
+            })
+            .unwrap();
         let new = writer.finish();
         assert_eq!(new.iter().map(|m| m.payload()).collect::<Vec<_>>(), [b"whole"]);
     }

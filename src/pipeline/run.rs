@@ -366,12 +366,7 @@ impl Lane {
                     }
                     Ok(false) => {}
                     Err(error) => {
-                        let failure = Failure {
-                            origin: message.origin_index(),
-                            code: error.code.to_owned(),
-                            reason: error.reason,
-                            place: error.place,
-                        };
+                        let failure = Failure::script(message.origin_index(), error);
                         failed.push(Failed { stage: format!("{}.when", route.stage), failure });
                         break;
                     }

@@ -51,7 +51,12 @@ impl Input for FakeInput {
         };
         let mut source = SourceBuilder::new("fake");
         for (i, payload) in batch.iter().enumerate() {
-            source.push(payload.as_bytes(), |o, _| Ok(o.offset = i as i64)).unwrap();
+            source
+                .push(payload.as_bytes(), |o, _| {
+                    o.offset = i as i64;
+                    Ok(())
+                })
+                .unwrap();
         }
         self.token += 1;
         Ok(Some((Batch::new(source.finish()), Ack::new(self.outcomes.clone(), self.token))))
@@ -110,7 +115,8 @@ impl Step for FakeStep {
                 b"drop" => report.filtered += 1,
                 payload => out
                     .push::<crate::message::ArenaFull>(message.origin_index(), |o| {
-                        Ok(o.extend(payload.to_ascii_uppercase()))
+                        o.extend(payload.to_ascii_uppercase());
+                        Ok(())
                     })
                     .unwrap(),
             }

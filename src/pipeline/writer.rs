@@ -99,7 +99,7 @@ impl Writer {
         let started = Instant::now();
         let delivery = self.output.write(&write.parcel).await;
         self.context.metrics.write_messages.observe(write.parcel.len() as f64);
-        in_flight.push(async move { delivery.await }.map(move |result| (write, started, result)).boxed());
+        in_flight.push(delivery.map(move |result| (write, started, result)).boxed());
     }
 
     /// Acts on the answer to a write: acks it when all of it is confirmed, else returns what is left to do.

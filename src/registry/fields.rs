@@ -16,6 +16,11 @@ pub struct Field {
     pub description: String,
 }
 
+/// What may stand under the component's key, in words: `fields` for most.
+pub fn shape(schema: &Json) -> String {
+    words(schema, schema, 0)
+}
+
 /// Every field of a section, nested ones after their parent, in order of name.
 pub fn fields(schema: &Json) -> Vec<Field> {
     let mut out = Vec::new();

@@ -3,7 +3,7 @@
 mod fields;
 mod schema;
 
-pub use fields::{Field, enumerated, fields};
+pub use fields::{Field, enumerated, fields, shape};
 pub use schema::pipeline_schema;
 
 use crate::{

@@ -21,7 +21,15 @@ pub fn pipeline_schema(registry: &Registry) -> Json {
         let mut properties = Map::new();
         for found in registry.all(kind) {
             let target = format!("#/$defs/{}-{}", kind.word(), found.name());
-            properties.insert(found.name().to_owned(), json!({ "$ref": target }));
+            let schema = found.schema();
+            let bare = schema["type"] == "object" && schema["required"].as_array().is_none_or(Vec::is_empty);
+            // `stdout:` with nothing after it is `stdout: {}`.
+            let section = if bare {
+                json!({ "anyOf": [{ "$ref": target }, { "type": "null" }] })
+            } else {
+                json!({ "$ref": target })
+            };
+            properties.insert(found.name().to_owned(), section);
         }
         if condition {
             let text = "Condition in Rhai: only messages for which it is true go to this output.";

@@ -168,7 +168,8 @@ impl Program {
             error = *inner;
         }
         let position = error.take_position();
-        let place = position.line().map(|line| (line, position.position().unwrap_or(1)));
+        // Rhai stops some loops without saying where; then the start of the script at least names the script.
+        let place = (position.line().unwrap_or(1), position.position().unwrap_or(1));
         let (code, reason) = match &error {
             EvalAltResult::ErrorTerminated(why, _) => match why.clone().try_cast::<Stop>() {
                 Some(Stop::Drop) => return Ok(Answer::Dropped),
@@ -186,7 +187,7 @@ impl Program {
                 ("script-error", format!("{}{hint}", check::lower_first(&error.to_string())))
             }
         };
-        Err(self.error(code, reason, place))
+        Err(self.error(code, reason, Some(place)))
     }
 
     pub fn error(&self, code: &'static str, reason: String, place: Option<(usize, usize)>) -> ScriptError {

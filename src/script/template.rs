@@ -91,7 +91,7 @@ impl Template {
         let mut found = Vec::new();
         if !self.paths.is_empty() {
             let payload = simdutf8::basic::from_utf8(message.payload()).ok();
-            if !payload.is_some_and(|json| self.paths.find(json, &mut found).is_ok()) {
+            if payload.is_none_or(|json| self.paths.find(json, &mut found).is_err()) {
                 return false;
             }
         }

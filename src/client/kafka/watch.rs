@@ -43,6 +43,8 @@ impl Watch {
 
     /// The connection is made: from now on trouble goes to the health entry.
     pub fn arm(&self) {
+        // Attempts that failed before this one are past.
+        self.up();
         self.armed.store(true, Ordering::Release);
         self.publish();
     }
@@ -87,7 +89,11 @@ impl Watch {
         debug!(brokers = self.brokers, %error, reason, "librdkafka reports trouble");
         let code = error.rdkafka_error_code();
         if code != Some(RDKafkaErrorCode::AllBrokersDown) {
-            *self.last.lock() = Some(lower_first(reason));
+            // What follows counts milliseconds and repetitions: news without news.
+            let plain = reason.split(" (after ").next().unwrap_or(reason);
+            *self.last.lock() = Some(lower_first(plain));
+        } else if self.is_down() {
+            return;
         }
         let fault = match code {
             Some(RDKafkaErrorCode::AllBrokersDown) => {

@@ -49,12 +49,14 @@ pub struct Group {
     pub metrics: ComponentMetrics,
     pub label: String,
     assignment: Mutex<Assignment>,
+    /// Partitions taken away since the reading loop looked last.
+    gone: Mutex<Vec<Place>>,
 }
 
 impl Group {
     /// No partitions yet.
     pub fn new(watch: Arc<Watch>, mailbox: Arc<Mailbox>, metrics: ComponentMetrics, label: String) -> Self {
-        Self { watch, mailbox, metrics, label, assignment: Mutex::default() }
+        Self { watch, mailbox, metrics, label, assignment: Mutex::default(), gone: Mutex::default() }
     }
 
     /// Takes the answers in and stores the positions that moved.
@@ -127,6 +129,7 @@ impl Group {
         }
         let mut assignment = self.assignment.lock();
         places.iter().for_each(|(topic, partition)| assignment.revoke(topic, *partition));
+        self.gone.lock().extend_from_slice(places);
     }
 }
 
@@ -283,7 +286,14 @@ pub fn run(consumer: BaseConsumer<Group>, topics: &[String], bounds: Bounds, mut
                     break;
                 }
                 Some(Err(error)) => some_missing |= trouble(&group, &error),
-                None => break,
+                None => {
+                    // A rebalance happens inside `poll`, which answers with nothing right after it.
+                    let gone = std::mem::take(&mut *group.gone.lock());
+                    if !gone.is_empty() {
+                        draft.forget(gone);
+                    }
+                    break;
+                }
             }
             if draft.len() >= bounds.messages_max || draft.bytes() >= bounds.bytes_max {
                 break;
@@ -299,11 +309,9 @@ pub fn run(consumer: BaseConsumer<Group>, topics: &[String], bounds: Bounds, mut
 }
 
 fn offer(group: &Group, draft: Draft) {
-    let mut assignment = group.assignment.lock();
-    let (batch, ranges) = draft.finish(&assignment);
+    let (batch, ranges) = draft.finish();
     if !batch.is_empty() {
-        let token = assignment.hand_out(ranges);
-        drop(assignment);
+        let token = group.assignment.lock().hand_out(ranges);
         group.mailbox.offer(token, batch);
     }
 }

@@ -8,7 +8,7 @@ use rdkafka::{
 };
 use rdkafka_sys as sys;
 
-use super::assignment::{Assignment, Range};
+use super::assignment::{Place, Range};
 use crate::message::{ArenaFull, Batch, SourceBuilder};
 
 /// Messages read and not yet offered.
@@ -17,12 +17,14 @@ pub struct Draft {
     ranges: Vec<Range>,
     /// The range that the last message belongs to: the next one most often does too.
     last: usize,
+    /// Partitions taken away, and how many messages had been read by then: those of them do not count.
+    gone: Vec<(Place, usize)>,
 }
 
 impl Draft {
     /// Nothing read yet.
     pub fn new() -> Self {
-        Self { source: SourceBuilder::new("kafka"), ranges: Vec::new(), last: 0 }
+        Self { source: SourceBuilder::new("kafka"), ranges: Vec::new(), last: 0, gone: Vec::new() }
     }
 
     /// True when nothing was read.
@@ -80,14 +82,26 @@ impl Draft {
         self.ranges[self.last].end = offset + 1;
     }
 
-    /// The batch and its ranges, without messages of partitions that are not ours any more. What remains may be empty.
-    pub fn finish(self, assignment: &Assignment) -> (Batch, Vec<Range>) {
-        let Self { source, mut ranges, .. } = self;
+    /// Forgets what was read of partitions that were taken away. When one of them comes back it is read again from its
+    /// committed position, which may lie before messages that are on their way or in here.
+    pub fn forget(&mut self, places: Vec<Place>) {
+        self.ranges.retain(|r| !places.iter().any(|(t, p)| *t == r.topic && *p == r.partition));
+        self.last = usize::MAX;
+        let read = self.source.len();
+        self.gone.extend(places.into_iter().map(|place| (place, read)));
+    }
+
+    /// The batch and its ranges. It may be empty, if all of it was forgotten.
+    pub fn finish(self) -> (Batch, Vec<Range>) {
+        let Self { source, ranges, gone, .. } = self;
         let mut batch = Batch::new(source.finish());
-        let before = ranges.len();
-        ranges.retain(|r| assignment.holds(&r.topic, r.partition));
-        if ranges.len() < before {
-            batch.retain(|m| assignment.holds(m.topic(), m.origin().partition));
+        if !gone.is_empty() {
+            batch.retain(|m| {
+                let is_gone = |((topic, partition), read): &(Place, usize)| {
+                    (m.origin_index() as usize) < *read && m.origin().partition == *partition && m.topic() == topic
+                };
+                !gone.iter().any(is_gone)
+            });
         }
         (batch, ranges)
     }
@@ -118,6 +132,32 @@ fn header(headers: &BorrowedHeaders, index: usize) -> Option<(Cow<'_, str>, &[u8
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As `push`, without a broker.
+    fn read(draft: &mut Draft, partition: i32, offset: i64) {
+        draft
+            .source
+            .push(b"x", |o, parts| {
+                o.topic = parts.text("t")?;
+                (o.partition, o.offset) = (partition, offset);
+                Ok(())
+            })
+            .unwrap();
+        draft.extend("t", partition, offset);
+    }
+
+    #[test]
+    fn messages_read_before_a_revoke_are_forgotten_and_those_after_it_kept() {
+        let mut draft = Draft::new();
+        [(0, 105), (1, 7), (0, 106)].into_iter().for_each(|(p, o)| read(&mut draft, p, o));
+        draft.forget(vec![("t".into(), 0)]);
+        [(0, 100), (1, 8), (0, 101)].into_iter().for_each(|(p, o)| read(&mut draft, p, o));
+        let (batch, ranges) = draft.finish();
+        let left: Vec<_> = batch.iter().map(|m| (m.origin().partition, m.origin().offset)).collect();
+        assert_eq!(left, [(1, 7), (0, 100), (1, 8), (0, 101)]);
+        let ranges: Vec<_> = ranges.iter().map(|r| (r.partition, r.first, r.end)).collect();
+        assert_eq!(ranges, [(1, 7, 9), (0, 100, 102)]);
+    }
 
     #[test]
     fn ranges_span_holes_and_keep_partitions_apart() {

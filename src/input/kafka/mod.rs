@@ -265,11 +265,9 @@ impl KafkaInput {
             .create_with_context(group)
             .map_err(|error| InputError::new(format!("cannot make a Kafka consumer for `{brokers}`"), error))?;
         let missing = consumer::missing_topics(&consumer, &topics, CONNECT_TIME);
-        if missing.is_err() {
-            // The reasons wait in the consumer's queue until it is polled. It reads nothing before it has subscribed.
-            for _ in 0..20 {
-                let _ = consumer.poll(Duration::from_millis(10));
-            }
+        // What librdkafka said meanwhile waits in its queue. Nothing is read before the consumer has subscribed.
+        for _ in 0..20 {
+            let _ = consumer.poll(Duration::from_millis(1));
         }
         let missing = missing.map_err(|error| {
             let reason = watch.reason(&error.to_string());

@@ -17,6 +17,8 @@ mod plan;
 mod producer;
 mod reports;
 mod settle;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::{

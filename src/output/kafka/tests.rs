@@ -1,0 +1,131 @@
+//! Against librdkafka's own mock cluster: what needs a broker, but not a real one.
+use std::sync::Arc;
+
+use rdkafka::{
+    ClientConfig, Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
+    mocking::MockCluster,
+};
+use rdkafka_sys as sys;
+
+use super::*;
+use crate::{
+    message::{Batch, SourceBuilder},
+    metrics::{Health, Metrics},
+};
+
+fn context() -> OutputContext {
+    OutputContext {
+        pipeline: "p".into(),
+        label: "l".into(),
+        metrics: Metrics::new().component("p", "output", "l"),
+        health: Health::detached(),
+    }
+}
+
+fn output(yaml: &str) -> KafkaOutput {
+    KafkaOutput::build(&Section::from_yaml(yaml)).unwrap_or_else(|faults| panic!("{faults:?}"))
+}
+
+fn parcel(messages: &[(&str, &str)], header: bool) -> Parcel {
+    let mut source = SourceBuilder::new("test");
+    for (key, payload) in messages {
+        source
+            .push(payload.as_bytes(), |o, parts| {
+                o.topic = parts.text("a/b")?;
+                o.key = Some(parts.bytes(key.as_bytes())?);
+                if header { parts.header(o, "trace", b"1") } else { Ok(()) }
+            })
+            .unwrap();
+    }
+    Parcel::of(Arc::new(Batch::new(source.finish())))
+}
+
+/// Everything in a topic of 4 partitions: partition, key, payload.
+fn written(brokers: &str, count: usize) -> Vec<(i32, String, String)> {
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", brokers).set("group.id", "g").create().unwrap();
+    let mut all = TopicPartitionList::new();
+    (0..4).for_each(|p| all.add_partition_offset("t", p, Offset::Beginning).unwrap());
+    consumer.assign(&all).unwrap();
+    let mut seen = Vec::new();
+    let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap_or_default().to_vec()).unwrap();
+    while seen.len() < count {
+        let message = consumer.poll(Duration::from_secs(10)).expect("a message in time").unwrap();
+        seen.push((message.partition(), text(message.key()), text(message.payload())));
+    }
+    seen.sort();
+    seen
+}
+
+#[test]
+fn the_example_builds_and_every_fault_is_found() {
+    assert!(KafkaOutput::build(&Section::from_yaml(SPEC.example)).is_ok());
+    let faults = KafkaOutput::build(&Section::from_yaml(
+        "{brokers: 'a:1', topic: a/b, key: '{meta.nope', message_bytes_max: 5, linger_ms: 70000, options: {acks: 1}}",
+    ));
+    let faults: Vec<_> = faults.err().unwrap_or_default().iter().map(ToString::to_string).collect();
+    let fields = ["`options.acks`:", "`key`:", "`topic`:", "`message_bytes_max`:", "`linger_ms`:"];
+    assert_eq!(faults.len(), fields.len(), "{faults:#?}");
+    faults.iter().zip(fields).for_each(|(fault, field)| assert!(fault.starts_with(field), "{fault}"));
+}
+
+#[tokio::test]
+async fn both_ways_to_send_place_keys_alike() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("t", 4, 1).unwrap();
+    let brokers = cluster.bootstrap_servers();
+    let mut output = output(&format!("{{brokers: '{brokers}', topic: t}}"));
+    output.connect(&context()).await.unwrap();
+    let messages: Vec<_> = ["a", "b", "c", "d", "e", "f"].into_iter().map(|k| (k, k)).collect();
+    for header in [false, true] {
+        output.write(&parcel(&messages, header)).await.await.unwrap();
+    }
+    output.close(Duration::from_secs(5)).await;
+    let expected: Vec<_> = messages
+        .iter()
+        .flat_map(|(k, v)| vec![(partitioner::of_key(k.as_bytes(), 4), k.to_string(), v.to_string()); 2])
+        .collect();
+    let mut expected = expected;
+    expected.sort();
+    assert_eq!(written(&brokers, 12), expected);
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_rejected_and_the_others_are_written() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("t", 4, 1).unwrap();
+    let brokers = cluster.bootstrap_servers();
+    let mut output = output(&format!("{{brokers: '{brokers}', topic: t, message_bytes_max: 2000}}"));
+    output.connect(&context()).await.unwrap();
+    let large = "x".repeat(3000);
+    let messages = [("k", "one"), ("k", large.as_str()), ("k", "two"), ("m", "three")];
+    for header in [false, true] {
+        let error = output.write(&parcel(&messages, header)).await.await.unwrap_err();
+        assert!(error.retry.is_none(), "{error:?}");
+        let rejected: Vec<_> = error.rejected.iter().map(|r| (r.index, r.code.as_str())).collect();
+        assert_eq!(rejected, [(1, "message-too-large")]);
+    }
+    output.close(Duration::from_secs(5)).await;
+    assert_eq!(written(&brokers, 6).len(), 6);
+}
+
+#[tokio::test]
+async fn a_producer_that_failed_for_good_is_replaced() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("t", 4, 1).unwrap();
+    let brokers = cluster.bootstrap_servers();
+    let mut output = output(&format!("{{brokers: '{brokers}', topic: t}}"));
+    let context = context();
+    output.connect(&context).await.unwrap();
+    let client = output.live.as_ref().unwrap().producer.base().client().native_ptr();
+    // SAFETY: the client is alive, held by `output`; the reason is a C string. Made by librdkafka for such tests.
+    unsafe {
+        let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+        sys::rd_kafka_test_fatal_error(client, code, c"made up".as_ptr());
+    }
+    output.write(&parcel(&[("a", "after")], false)).await.await.unwrap();
+    assert_eq!(context.metrics.reconnects.get(), 1);
+    output.close(Duration::from_secs(5)).await;
+    assert_eq!(written(&brokers, 1)[0].2, "after");
+}

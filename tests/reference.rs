@@ -1,0 +1,108 @@
+//! The reference pages in `docs/reference/` are the ones that the code makes: one page a component.
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
+
+use streamer::{
+    config::Kind,
+    registry::{Found, Registry, fields},
+};
+
+/// Every page by its path under `docs/reference/`.
+fn pages() -> BTreeMap<String, String> {
+    let registry = Registry::built_in();
+    let mut pages = BTreeMap::new();
+    let mut index =
+        String::from("# Reference\n\nMade from the code by `make docs`. `streamer list NAME` shows the same.\n");
+    for kind in Kind::ALL {
+        writeln!(index, "\n## {}\n\n| Name | What it does |\n|---|---|", title(kind)).unwrap();
+        for component in registry.all(kind) {
+            let (name, file) = (component.name(), format!("{}/{}.md", kind.key(), component.name()));
+            writeln!(index, "| [`{name}`]({file}) | {} |", component.summary()).unwrap();
+            pages.insert(file, page(component));
+        }
+    }
+    pages.insert("README.md".into(), index);
+    pages
+}
+
+fn title(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Input => "Inputs",
+        Kind::Step => "Steps",
+        Kind::Output => "Outputs",
+    }
+}
+
+fn page(component: Found) -> String {
+    let (kind, name) = (component.kind(), component.name());
+    let mut out = format!("# {} `{name}`\n\n{}\n\n## Example\n\n```yaml\n", kind.word(), component.summary());
+    match kind {
+        Kind::Step => writeln!(out, "steps:\n  - {name}:{}", under(component.example(), 6)).unwrap(),
+        _ => writeln!(out, "{}:\n  example:\n    {name}:{}", kind.key(), under(component.example(), 6)).unwrap(),
+    }
+    out.push_str("```\n");
+    let fields = fields(&component.schema());
+    if fields.is_empty() {
+        return out;
+    }
+    out.push_str("\n## Settings\n\n| Setting | Type | Default | |\n|---|---|---|---|\n");
+    for field in fields {
+        let default = match (field.required, &field.default) {
+            (true, _) => "required".to_owned(),
+            (false, Some(default)) => format!("`{default}`"),
+            (false, None) => String::new(),
+        };
+        let text = |text: &str| text.replace('|', "\\|").replace('\n', " ");
+        writeln!(out, "| `{}` | {} | {default} | {} |", field.name, text(&field.kind), text(&field.description))
+            .unwrap();
+    }
+    out
+}
+
+/// An example as it stands under its key: beside it when it is one word, else on lines of its own.
+fn under(example: &str, indent: usize) -> String {
+    let example = example.trim_end();
+    let lines: Vec<_> = example.lines().collect();
+    if lines.len() == 1 && !example.contains(": ") || example.starts_with(['|', '{']) && lines.len() == 1 {
+        return format!(" {example}");
+    }
+    let block = example.starts_with('|');
+    let mut out = String::new();
+    for (number, line) in lines.iter().enumerate() {
+        if number == 0 && block {
+            write!(out, " {line}").unwrap();
+        } else {
+            write!(out, "\n{}{line}", " ".repeat(indent)).unwrap();
+        }
+    }
+    out
+}
+
+/// `UPDATE=1 cargo test --test reference` writes them anew.
+#[test]
+fn the_reference_is_fresh() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference");
+    let mut stale = Vec::new();
+    for (file, text) in pages() {
+        let path = folder.join(&file);
+        if std::env::var_os("UPDATE").is_some() {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, &text).unwrap();
+        }
+        if fs::read_to_string(&path).unwrap_or_default() != text {
+            stale.push(file);
+        }
+    }
+    assert!(stale.is_empty(), "stale in docs/reference: {stale:?}; run: make docs");
+}
+
+#[test]
+fn no_page_is_left_of_a_component_that_is_gone() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference");
+    let pages = pages();
+    for kind in Kind::ALL {
+        for entry in fs::read_dir(folder.join(kind.key())).unwrap() {
+            let file = format!("{}/{}", kind.key(), entry.unwrap().file_name().to_str().unwrap());
+            assert!(pages.contains_key(&file), "docs/reference/{file} has no component; delete it");
+        }
+    }
+}
