@@ -9,10 +9,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Command, FAULTS, check, eprint};
+use super::{Command, FAULTS, eprint, files};
 use crate::{
     diagnostic::{self, Diagnostic, Format},
     http::Server,
+    lint::lint,
     metrics::{HealthBoard, Metrics},
     pipeline::{Environment, Pipeline},
     registry::Registry,
@@ -56,14 +57,15 @@ impl Run {
             })?),
         };
         let registry = Registry::built_in();
-        let checked = check(&self.files)?;
-        show(&checked.diagnostics);
-        if checked.has_errors() {
+        let documents = files::read(&self.files, &registry)?;
+        let found = lint(&documents, &registry);
+        show(&found);
+        if found.iter().any(Diagnostic::is_error) {
             eprint("nothing was started\n");
             return Ok(ExitCode::from(FAULTS));
         }
         let mut pipelines = Vec::new();
-        for config in checked.pipelines(&registry) {
+        for config in documents.iter().filter_map(|document| document.pipeline(&registry)) {
             match Pipeline::build(&config, &registry) {
                 Ok(pipeline) => pipelines.push(pipeline),
                 Err(faults) => {

@@ -15,7 +15,7 @@ mod yaml;
 pub use document::{Document, Role, Slot};
 pub use environment::Environment;
 pub use grammar::{Delivery, Limits, grammar_schema};
-pub use pipeline::{Component, Labelled, OutputEntry, Pipeline, StepEntry};
+pub use pipeline::{Component, Labelled, OutputEntry, Pipeline, StepEntry, When};
 pub use scalar::{Scalar, Typed};
 pub use yaml::{Entry, Node, NodeValue};
 

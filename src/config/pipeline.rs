@@ -51,7 +51,23 @@ pub struct OutputEntry {
     pub label: Arc<str>,
     pub component: Component,
     /// Condition in Rhai; without it every message goes there.
-    pub when: Option<(String, ScriptPlace)>,
+    pub when: Option<When>,
+}
+
+/// The condition of an output.
+#[derive(Clone, Debug)]
+pub struct When {
+    pub script: String,
+    pub place: ScriptPlace,
+    /// The place as a section of its own, for diagnostics.
+    section: Component,
+}
+
+impl When {
+    /// Puts a fault of the script at its place in the file.
+    pub fn diagnose(&self, fault: &Fault) -> Diagnostic {
+        self.section.diagnose(fault)
+    }
 }
 
 /// A component's name and settings, and where they stand.
@@ -134,9 +150,26 @@ impl Document {
         })
     }
 
-    fn condition(&self, slot: &Slot<'_>) -> Option<(String, ScriptPlace)> {
-        let node = &slot.node.entry("when")?.value;
-        Some((node.scalar()?.text.clone(), place(&self.file.path, node)?))
+    /// The condition beside an output, when it is a text.
+    pub fn condition(&self, slot: &Slot<'_>) -> Option<When> {
+        let entry = slot.node.entry("when")?;
+        let script = entry.value.scalar()?.text.clone();
+        let place = place(&self.file.path, &entry.value)?;
+        let section = Section {
+            pipeline: self.name().into(),
+            label: Arc::clone(&slot.label),
+            folder: self.folder().to_owned(),
+            value: script.clone().into(),
+            scripts: HashMap::from([(String::new(), place.clone())]),
+        };
+        let section = Component {
+            name: entry.key.clone(),
+            section,
+            file: Arc::clone(&self.file),
+            key_span: entry.key_span.clone(),
+            node: entry.value.clone(),
+        };
+        Some(When { script, place, section })
     }
 }
 
@@ -316,7 +349,7 @@ mod tests {
         assert_eq!(script(0).locate(2, 1), "some/folder/p.yaml:13:7");
         assert_eq!(script(1).locate(1, 5), "some/folder/p.yaml:14:14");
         assert_eq!(script(2).locate(2, 1), "some/folder/p.yaml:16:7", "folded: the start is all that is known");
-        let (when, place) = pipeline.outputs[0].when.clone().unwrap();
+        let When { script: when, place, .. } = pipeline.outputs[0].when.clone().unwrap();
         assert_eq!((when.as_str(), place.locate(1, 9)), ("payload.x > 1", "some/folder/p.yaml:20:19".into()));
     }
 

@@ -23,6 +23,7 @@ use crate::{
     config::{Document, Node, Role, Slot, grammar_schema},
     diagnostic::Diagnostic,
     registry::{Promise, Registry},
+    script::Condition,
 };
 
 /// One file while it is checked.
@@ -75,12 +76,17 @@ fn one(document: &Document, registry: &Registry, grammar: &serde_json::Value) ->
     found
 }
 
-/// `when:` beside an output is one text.
+/// `when:` beside an output is one script.
 fn condition(file: &File<'_>, slot: &Slot<'_>, found: &mut Vec<Diagnostic>) {
     let schema = serde_json::json!({ "type": ["string", "boolean"] });
     if let (Role::Output, Some(entry)) = (slot.role, slot.node.entry("when")) {
         let subject = schema::Subject::named(format!("`when` of output `{}`", slot.label), "`when`");
-        found.extend(schema::walk(&file.document.file, &subject, &entry.value, &schema, entry.key_span.clone()));
+        let faults = schema::walk(&file.document.file, &subject, &entry.value, &schema, entry.key_span.clone());
+        if let (true, Some(when)) = (faults.is_empty(), file.document.condition(slot)) {
+            let compiled = Condition::compile(&when.script, when.place.clone());
+            found.extend(compiled.err().unwrap_or_default().iter().map(|fault| when.diagnose(fault)));
+        }
+        found.extend(faults);
     }
 }
 

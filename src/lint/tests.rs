@@ -502,7 +502,7 @@ fn summary(document: &Document) -> Option<(usize, usize, usize, bool, bool, bool
 #[test]
 fn no_text_makes_lint_panic() {
     use proptest::prelude::*;
-    const TEXT: &str = "name: p # °C\ninputs:\n  i:\n    broker: { url: \"a://${NO:-é}\", topics: [x] }\nsteps:\n  - script: |\n      °C + oops;\n  - script: >-\n      a\n\n      ${b}\noutputs: &o\n  o:\n    when: x > 1\n    none: *o\n    <<: *o\n";
+    const TEXT: &str = "name: p # °C\ninputs:\n  i:\n    broker: { url: \"a://${NO:-é}\", topics: [x] }\nsteps:\n  - script: |\n      °C + oops;\n  - script: >-\n      a\n\n      ${b}\noutputs: &o\n  o:\n    when: payload.x > 1\n    none: *o\n    <<: *o\n";
     let pieces = prop::sample::select(vec![
         "", "°", "\n", "\r\n", "\t", " ", ":", "- ", "\"", "'", "{", "}", "[", "${", "|", "&a ", "*a", "!t ",
         "\u{feff}", "\0", "---\n", "#", "?", ">",

@@ -32,11 +32,11 @@ impl Pipeline {
             let output = part(registry.output(&entry.component.name), &entry.component, &mut faults)?;
             let mut when = Vec::new();
             // A compiled condition keeps scratch space, so every lane has its own.
-            for (script, place) in entry.when.iter().flat_map(|condition| inputs.iter().map(move |_| condition)) {
-                match Condition::compile(script, place.clone()) {
+            for condition in entry.when.iter().flat_map(|condition| inputs.iter().map(move |_| condition)) {
+                match Condition::compile(&condition.script, condition.place.clone()) {
                     Ok(compiled) => when.push(compiled),
                     Err(errors) => {
-                        faults.extend(errors.iter().map(|fault| entry.diagnose_condition(fault)));
+                        faults.extend(errors.iter().map(|fault| condition.diagnose(fault)));
                         return None;
                     }
                 }
