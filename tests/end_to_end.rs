@@ -3,7 +3,9 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{Case, KAFKA_TO_CLICKHOUSE, Load, MQTT_TO_KAFKA, Stack, Streamer, case, equal, kafka, note, streamer};
+use common::{
+    Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA, Stack, Streamer, case, equal, kafka, load::Load, note, streamer,
+};
 
 const RECEIVED: &str = "streamer_received_messages_total";
 const DELIVERED: &str = "streamer_delivered_messages_total";
@@ -241,7 +243,8 @@ inputs:
     mqtt:
       url: mqtt://localhost:1883
       client_id: five-faults
-      topic: ["devices/+/telemetry"]
+      topics: ["devices/+/telemetry"]
+      keep_alive: 5
       qos: many
 steps:
   - map: |
@@ -266,5 +269,5 @@ limits:
     assert_eq!(done.status.code(), Some(1), "{said}");
     let prefix = format!("{}:", file.display());
     let places: Vec<_> = said.lines().filter_map(|line| line.strip_prefix(&prefix)?.split(": error").next()).collect();
-    assert_eq!(places, ["8:7", "9:12", "13:5", "15:57", "19:24"], "{said}");
+    assert_eq!(places, ["9:7", "10:12", "14:5", "16:57", "20:24"], "{said}");
 }

@@ -8,8 +8,9 @@ use std::{
 };
 
 use common::{
-    Case, KAFKA_TO_CLICKHOUSE, Load, MQTT_TO_KAFKA, Streamer, at_least, case, equal,
+    Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA, Streamer, at_least, case, equal,
     kafka::{self, Producer},
+    load::Load,
     note,
     stack::OwnStack,
     streamer::outage,

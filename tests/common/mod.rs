@@ -21,7 +21,6 @@ use std::{
 };
 
 pub use case::{Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA};
-pub use load::Load;
 pub use mqtt::Publisher;
 pub use stack::Stack;
 pub use streamer::Streamer;
