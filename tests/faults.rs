@@ -27,7 +27,7 @@ const WARNINGS_MAX: usize = 15;
 #[track_caller]
 fn says_little(streamer: &Streamer) {
     let warnings = streamer.log_lines("WARN");
-    note(format!("{} warnings", warnings.len()));
+    note(format!("{} warnings: {warnings:#?}", warnings.len()));
     assert!(!warnings.is_empty(), "an outage is worth a warning");
     assert!(warnings.len() <= WARNINGS_MAX, "{} warnings: {warnings:#?}", warnings.len());
     assert_eq!(streamer.log_lines("ERROR"), [""; 0], "nothing was lost");
