@@ -1,4 +1,5 @@
 //! Connection settings shared by an input and an output of one system. Reads and writes no messages itself.
+pub mod clickhouse;
 pub mod kafka;
 pub mod mqtt;
 mod secret;

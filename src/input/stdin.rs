@@ -44,7 +44,7 @@ struct Config {
 }
 
 /// How messages are told apart.
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Format {
     /// One message a line. Empty lines are skipped.

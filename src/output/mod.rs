@@ -1,8 +1,10 @@
 //! Outputs: where messages leave. One file or folder each; `OUTPUTS` lists them.
+mod clickhouse;
 mod drop;
 mod file;
 mod kafka;
 mod lines;
+mod mqtt;
 mod parcel;
 mod stdout;
 
@@ -19,7 +21,8 @@ use crate::{
 };
 
 /// Every output, sorted by name.
-pub static OUTPUTS: &[&Spec<dyn Output>] = &[&drop::SPEC, &file::SPEC, &kafka::SPEC, &stdout::SPEC];
+pub static OUTPUTS: &[&Spec<dyn Output>] =
+    &[&clickhouse::SPEC, &drop::SPEC, &file::SPEC, &kafka::SPEC, &mqtt::SPEC, &stdout::SPEC];
 
 /// What an output is given to work with.
 #[derive(Clone, Debug)]

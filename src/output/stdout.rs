@@ -35,7 +35,7 @@ struct Config {
 }
 
 /// How messages are told apart.
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Format {
     /// One message a line. JSON that is spread over several lines is put on one; any other payload with a line end in it

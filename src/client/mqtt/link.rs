@@ -262,7 +262,6 @@ impl Dial {
         })
     }
 
-    #[expect(clippy::type_complexity, reason = "the two halves of one connection, named where they are used")]
     async fn transport(
         &self,
     ) -> Result<(Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>), LinkError> {
@@ -320,23 +319,12 @@ fn hung_up(error: &io::Error) -> bool {
 pub struct Outbox {
     pub bytes: BytesMut,
     unflushed: bool,
-    sent: u64,
 }
 
 impl Outbox {
     /// True when nothing waits to be sent.
     pub fn is_idle(&self) -> bool {
         self.bytes.is_empty() && !self.unflushed
-    }
-
-    /// Bytes ever handed to the socket.
-    pub fn sent(&self) -> u64 {
-        self.sent
-    }
-
-    /// Bytes ever appended.
-    pub fn appended(&self) -> u64 {
-        self.sent + self.bytes.len() as u64
     }
 
     /// Hands all that waits to the socket.
@@ -352,7 +340,6 @@ impl Outbox {
             if taken == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            self.sent += taken as u64;
             self.unflushed = true;
         }
         if self.unflushed {

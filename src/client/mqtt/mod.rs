@@ -2,6 +2,7 @@
 mod backoff;
 mod link;
 pub mod packet;
+mod pulse;
 pub mod reason;
 pub mod topic;
 
@@ -13,6 +14,7 @@ use url::Url;
 
 pub use backoff::Backoff;
 pub use link::{Dial, Granted, Hello, Link, LinkError, Outbox};
+pub use pulse::{Beat, Pulse};
 
 use super::{Secret, tls::Tls};
 use crate::diagnostic::Fault;
@@ -55,7 +57,7 @@ fn connect_timeout_ms() -> u64 {
 }
 
 /// Version of MQTT to speak.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
 pub enum Protocol {
     /// MQTT 5, and 3.1.1 with brokers that refuse it.
     #[default]

@@ -115,7 +115,7 @@ fn prefetch_bytes_max() -> u32 {
 }
 
 /// Where to start without a position.
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Start {
     /// At the oldest message.
@@ -126,7 +126,7 @@ enum Start {
 }
 
 /// How a group agrees on who reads what.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Protocol {
     /// The members agree among themselves. Works with every broker.
@@ -137,7 +137,7 @@ enum Protocol {
 }
 
 /// Which messages of transactions are read.
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Isolation {
     /// Those of committed transactions.

@@ -4,7 +4,6 @@
 //! led to is confirmed, in the order of receipt, and only on the connection it came on; the broker keeps what is not
 //! acknowledged in the session of our `client_id` and sends it again. A broken connection alone makes no duplicates of
 //! messages that are still on their way; a crash of ours does. Quality of service 0 is best effort.
-mod pulse;
 mod queue;
 mod receive;
 mod session;
@@ -156,7 +155,7 @@ struct FullTopic {
 }
 
 /// Messages that the broker keeps for new subscribers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Retained {
     /// Like any other message, once when the subscription is new.

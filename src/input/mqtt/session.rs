@@ -20,14 +20,13 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     Plan, Retained,
-    pulse::{Beat, Pulse},
     queue::{Queue, Settled},
     receive::Receiver,
 };
 use crate::{
     client::mqtt::{
-        Backoff, Hello, Link, LinkError, Outbox, packet::Malformed, packet::Version, packet::put_disconnect,
-        packet::put_ping,
+        Backoff, Beat, Hello, Link, LinkError, Outbox, Pulse, packet::Malformed, packet::Version,
+        packet::put_disconnect, packet::put_ping,
     },
     input::InputContext,
 };

@@ -225,7 +225,7 @@ mod tests {
         let mut w = Window::default();
         let (a, b, c) = (batch(&mut w, &[9, 3]), batch(&mut w, &[5]), batch(&mut w, &[1]));
         w.settle(b, Outcome::Delivered);
-        assert_eq!(ids(&mut w), [0_u16; 0]);
+        assert!(ids(&mut w).is_empty());
         w.settle(a, Outcome::Delivered);
         assert_eq!(acks(&mut w), [(PUBACK, 9), (PUBACK, 3), (PUBACK, 5)]);
         w.settle(c, Outcome::Delivered);
@@ -239,7 +239,7 @@ mod tests {
         let (a, b) = (batch(&mut w, &[1]), batch(&mut w, &[2]));
         w.settle(a, Outcome::Undelivered);
         w.settle(b, Outcome::Delivered);
-        assert_eq!(ids(&mut w), [0_u16; 0]);
+        assert!(ids(&mut w).is_empty());
     }
 
     #[test]
@@ -261,7 +261,7 @@ mod tests {
         let a = batch(&mut w, &[1, 2]);
         w.connected(true);
         w.settle(a, Outcome::Delivered);
-        assert_eq!(ids(&mut w), [0_u16; 0]);
+        assert!(ids(&mut w).is_empty());
     }
 
     #[test]
@@ -273,7 +273,7 @@ mod tests {
             assert!(!w.receive(again(id, 1)).unwrap(), "{id}");
         }
         let c = batch(&mut w, &[4]);
-        assert_eq!(ids(&mut w), [0_u16; 0]);
+        assert!(ids(&mut w).is_empty());
         w.settle(c, Outcome::Delivered);
         w.settle(b, Outcome::Delivered);
         w.settle(a, Outcome::Delivered);
@@ -312,7 +312,7 @@ mod tests {
         let b = w.batch(first).unwrap();
         assert!(!w.receive(again(1, 1)).unwrap());
         w.settle(a, Outcome::Delivered);
-        assert_eq!(ids(&mut w), [0_u16; 0]);
+        assert!(ids(&mut w).is_empty());
         w.settle(b, Outcome::Delivered);
         assert_eq!(ids(&mut w), [7, 1]);
     }
@@ -337,7 +337,7 @@ mod tests {
         w.settle(new, Outcome::Delivered);
         assert_eq!(ids(&mut w), [1]);
         w.settle(old, Outcome::Delivered);
-        assert_eq!(ids(&mut w), [0_u16; 0]);
+        assert!(ids(&mut w).is_empty());
     }
 
     #[test]
@@ -363,7 +363,7 @@ mod tests {
         let mut w = Window::default();
         let a = batch(&mut w, &[1]);
         w.skip(arrival(2, 1)).unwrap();
-        assert_eq!(ids(&mut w), [0_u16; 0]);
+        assert!(ids(&mut w).is_empty());
         w.settle(a, Outcome::Delivered);
         assert_eq!(ids(&mut w), [1, 2]);
     }

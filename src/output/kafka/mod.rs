@@ -111,7 +111,7 @@ fn in_flight_messages_max() -> NonZeroU32 {
 }
 
 /// Timestamp of a written message.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Timestamp {
     /// The time of writing.
@@ -122,7 +122,7 @@ enum Timestamp {
 }
 
 /// How batches are compressed.
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Compression {
     /// Not at all.
