@@ -1,7 +1,10 @@
 //! The shipped pipelines against real services, from a device's message to its row.
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use common::{
     Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA, Stack, Streamer, case, equal, kafka, load::Load, note, streamer,
@@ -109,8 +112,8 @@ fn kill_9_of_mqtt_to_kafka_loses_nothing() {
     let case = Case::new(&Stack::running(), "killmqtt");
     let mut streamer = case.start(&[MQTT_TO_KAFKA]);
     streamer.wait_ready();
-    let load = Load::mqtt(&case, 1000);
-    kill_three_times(&mut streamer);
+    let load = Load::mqtt(&case, 3000);
+    kill_at_work(&mut streamer, 8);
     case.nothing_lost_in_topic(&streamer, load.stop());
 }
 
@@ -120,7 +123,7 @@ fn kill_9_of_kafka_to_clickhouse_loses_nothing() {
     case.create_table();
     let load = Load::kafka(&case, 1000);
     let mut streamer = case.start(&[KAFKA_TO_CLICKHOUSE]);
-    kill_three_times(&mut streamer);
+    kill_at_work(&mut streamer, 3);
     case.nothing_lost_in_table(&streamer, load.stop());
 }
 
@@ -131,14 +134,16 @@ fn kill_9_of_both_in_one_process_loses_nothing() {
     let mut streamer = case.start(&[MQTT_TO_KAFKA, KAFKA_TO_CLICKHOUSE]);
     streamer.wait_ready();
     let load = Load::mqtt(&case, 1000);
-    kill_three_times(&mut streamer);
+    kill_at_work(&mut streamer, 3);
     case.nothing_lost_in_table(&streamer, load.stop());
 }
 
-/// Kills streamer while it is at work, three times.
-fn kill_three_times(streamer: &mut Streamer) {
-    for _ in 0..3 {
+/// Kills streamer again and again while it is at work, each time at another point of its rounds of writes and commits,
+/// which take up to a second. Kills at the worst point, between acknowledgement and delivery, are in `faults`.
+fn kill_at_work(streamer: &mut Streamer, times: u32) {
+    for round in 0..times {
         streamer.wait_deliveries(500);
+        std::thread::sleep(Duration::from_millis(u64::from(round * 370 % 1000)));
         streamer.kill9();
         streamer.start_again();
     }

@@ -212,3 +212,74 @@ fn a_frozen_clickhouse_loses_nothing() {
     let warnings = streamer.log_lines("WARN");
     assert!(warnings.len() <= WARNINGS_MAX, "{} warnings: {warnings:#?}", warnings.len());
 }
+
+/// How an open write ends.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Kill9,
+    Sigterm,
+}
+
+/// The end comes when messages are read and cannot be written: whatever was acknowledged by then is lost for good.
+fn ended_with_everything_in_flight(end: End) {
+    const SENT: u32 = 2000;
+    // Long enough for Kafka positions to be committed (every second) and MQTT messages to be acknowledged.
+    const SECONDS: u64 = 3;
+    let own = OwnStack::take();
+    let mqtt = Case::new(&own.stack, "midwaym");
+    let table = Case::new(&own.stack, "midwayk");
+    table.create_table();
+    let limits = [("\ndead_letter:\n", "\nlimits: { shutdown_timeout_ms: 2000 }\ndead_letter:\n")];
+    let schema = common::root().join("schemas/telemetry.sql");
+    let schema = [limits[0], ("../schemas/telemetry.sql", schema.to_str().expect("it is text"))];
+    let mut to_kafka = Streamer::start(&mqtt, &[mqtt.changed(MQTT_TO_KAFKA, &limits)]);
+    let mut to_table = Streamer::start(&table, &[table.changed(KAFKA_TO_CLICKHOUSE, &schema)]);
+    let mut producer = Producer::new(&own.stack.kafka);
+    let (key, value) = table.wrapped(0);
+    producer.send(table.kafka_topic(), None, &key, Some(&value));
+    to_kafka.wait_ready();
+    mqtt.publisher().publish(&[mqtt.telemetry(0)]);
+    // Both have written once, so all that is missing from now on is the answer to a write.
+    to_kafka.wait_deliveries(1);
+    to_table.wait_deliveries(1);
+
+    own.act("pause", "clickhouse");
+    for seq in 1..SENT {
+        let (key, value) = table.wrapped(seq);
+        producer.send(table.kafka_topic(), None, &key, Some(&value));
+    }
+    producer.flush();
+    let all_read = |streamer: &Streamer| {
+        streamer.eventually("all is read", || {
+            at_least(streamer.metric("streamer_received_messages_total", &[])?, f64::from(SENT))
+        });
+    };
+    all_read(&to_table);
+    outage(SECONDS);
+    own.act("pause", "kafka");
+    mqtt.publisher().publish(&(1..SENT).map(|seq| mqtt.telemetry(seq)).collect::<Vec<_>>());
+    all_read(&to_kafka);
+    outage(SECONDS);
+    for streamer in [&mut to_kafka, &mut to_table] {
+        match end {
+            End::Kill9 => streamer.kill9(),
+            End::Sigterm => assert_eq!(streamer.terminate().code(), Some(0), "it was told to stop and did"),
+        }
+    }
+    own.act("resume", "kafka");
+    own.act("resume", "clickhouse");
+    to_kafka.start_again();
+    to_table.start_again();
+    mqtt.nothing_lost_in_topic(&to_kafka, SENT);
+    table.nothing_lost_in_table(&to_table, SENT);
+}
+
+#[test]
+fn kill_9_with_everything_in_flight_loses_nothing() {
+    ended_with_everything_in_flight(End::Kill9);
+}
+
+#[test]
+fn sigterm_with_everything_in_flight_loses_nothing() {
+    ended_with_everything_in_flight(End::Sigterm);
+}
