@@ -165,10 +165,13 @@ struct Partition {
     consumer_lag: i64,
 }
 
-/// Passes librdkafka's log on. Lost connections are its most frequent lines, and health tells of them once.
+/// Passes librdkafka's log on. Lost connections are its most frequent lines, and health tells of them once. A broker
+/// that has just started makes producers ask for their id a few times more, and says so in as many lines; a partition
+/// whose leader is away has a line of its own.
 pub fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
     use RDKafkaLogLevel::{Alert, Critical, Emerg, Error, Warning};
-    let quiet = matches!(facility, "FAIL" | "ERROR" | "CONFWARN");
+    let quiet = matches!(facility, "FAIL" | "ERROR" | "CONFWARN" | "METADATAUPDATE")
+        || (facility == "GETPID" && text.ends_with("retrying"));
     match level {
         Emerg | Alert | Critical => warn!(facility, text, "librdkafka"),
         Error | Warning if !quiet => warn!(facility, text, "librdkafka"),
