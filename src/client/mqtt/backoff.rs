@@ -1,12 +1,17 @@
 //! How long to wait before the next attempt.
 use std::time::Duration;
 
+use super::LinkError;
+
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(30);
 /// After a session takeover: two clients with one id must not throw each other out many times a second.
 const AFTER_TAKEOVER: Duration = Duration::from_secs(5);
-/// A connection that lasted this long starts the count anew.
-const LASTED: Duration = Duration::from_secs(10);
+/// A connection that lasted this long starts the count anew. One that breaks at once, on the same bad packet each time,
+/// does not.
+const LASTED: Duration = Duration::from_secs(1);
+/// The same where another client may have taken the session over: it comes back as fast as we do.
+const LASTED_UNDISPUTED: Duration = Duration::from_secs(60);
 
 /// Doubles from 0.1 s to 30 s; the lower half is fixed, the upper half is random, so that clients do not come all at once.
 #[derive(Debug)]
@@ -21,16 +26,15 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Tells that a connection is lost that had lasted `time`.
-    pub fn lost_after(&mut self, time: Duration) {
-        if time >= LASTED {
+    /// Tells that a connection is lost that had lasted `time`, or could not be made.
+    pub fn lost_after(&mut self, time: Duration, lost: &LinkError) {
+        let lasted = if lost.may_be_takeover() { LASTED_UNDISPUTED } else { LASTED };
+        if time >= lasted {
             self.next = FIRST;
         }
-    }
-
-    /// Tells that another client took the session over.
-    pub fn taken_over(&mut self) {
-        self.next = self.next.max(AFTER_TAKEOVER);
+        if lost.is_takeover() {
+            self.next = self.next.max(AFTER_TAKEOVER);
+        }
     }
 
     /// How long to wait now.
@@ -52,11 +56,16 @@ mod tests {
             let wait = backoff.wait().as_millis();
             assert!((expected / 2..=expected).contains(&wait), "{wait} of {expected}");
         }
-        backoff.lost_after(Duration::from_secs(1));
-        assert!(backoff.wait() >= Duration::from_secs(15), "a short life does not start the count anew");
-        backoff.lost_after(Duration::from_secs(60));
-        assert!(backoff.wait() <= FIRST);
-        backoff.taken_over();
-        assert!(backoff.wait() >= AFTER_TAKEOVER / 2);
+        let url = || "mqtt://h".to_owned();
+        let silent = LinkError::Silent { url: url(), silent: FIRST };
+        let closed = LinkError::Closed { url: url() };
+        let takeover = LinkError::Disconnected { url: url(), code: 0x8e, words: "" };
+        for (seconds, lost, at_least, at_most) in
+            [(0, &silent, 15, 30), (5, &closed, 15, 30), (2, &silent, 0, 0), (2, &takeover, 2, 5), (100, &closed, 0, 0)]
+        {
+            backoff.lost_after(Duration::from_secs(seconds), lost);
+            let wait = backoff.wait().as_secs();
+            assert!((at_least..=at_most).contains(&wait), "{wait} s after {seconds} s and {lost}");
+        }
     }
 }

@@ -89,13 +89,17 @@ pub enum LinkError {
     Tls { url: String, source: TlsError },
     #[error("the broker at {url} did not answer within {} ms", timeout.as_millis())]
     Timeout { url: String, timeout: Duration },
-    /// It does not want this version of MQTT, or it hung up on it.
-    #[error("the broker at {url} does not speak MQTT {}: {text}", version.name())]
-    Version { url: String, version: Version, text: &'static str },
+    #[error("the broker at {url} refuses to speak MQTT {}: set another `protocol`", version.name())]
+    Version { url: String, version: Version },
+    /// Brokers that know no MQTT 5 often do so without a word; so does one that is about to stop.
+    #[error("the broker at {url} hung up on a CONNECT of MQTT {} without an answer", version.name())]
+    HungUp { url: String, version: Version },
     #[error("the broker at {url} refused the connection: {words} (code {code:#04x}){}", said(text))]
     Refused { url: String, code: u8, words: &'static str, text: Option<String> },
     #[error("the broker at {url} ended the connection: {words} (code {code:#04x})")]
     Disconnected { url: String, code: u8, words: &'static str },
+    #[error("the broker at {url} closed the connection; it also does so when another client uses the same `client_id`")]
+    Closed { url: String },
     #[error("the connection to {url} broke: {source}")]
     Broken { url: String, source: io::Error },
     #[error("the broker at {url} has been silent for {} s", silent.as_secs())]
@@ -115,6 +119,11 @@ impl LinkError {
     pub fn is_takeover(&self) -> bool {
         matches!(self, Self::Disconnected { code: 0x8e, .. })
     }
+
+    /// Another client may have taken the session over: not every broker says so.
+    pub fn may_be_takeover(&self) -> bool {
+        self.is_takeover() || matches!(self, Self::Closed { .. })
+    }
 }
 
 impl Dial {
@@ -130,7 +139,7 @@ impl Dial {
             (Protocol::V5, _) | (Protocol::Auto, Some(Version::V5)) => self.attempt(Version::V5, hello).await?,
             (Protocol::V4, _) | (Protocol::Auto, Some(Version::V4)) => self.attempt(Version::V4, hello).await?,
             (Protocol::Auto, None) => match self.attempt(Version::V5, hello).await {
-                Err(LinkError::Version { .. }) => self.attempt(Version::V4, hello).await?,
+                Err(LinkError::Version { .. } | LinkError::HungUp { .. }) => self.attempt(Version::V4, hello).await?,
                 result => result?,
             },
         };
@@ -141,13 +150,18 @@ impl Dial {
     async fn attempt(&self, version: Version, hello: &Hello) -> Result<Link, LinkError> {
         let timeout = || LinkError::Timeout { url: self.url.clone(), timeout: self.timeout };
         let attempt = async {
-            if version == Version::V4 && hello.clean_start && hello.session_expiry_s > 0 {
-                // In 3.1.1 a clean session is also forgotten at its end. To start clean and be remembered from then on
-                // takes two connections.
-                let mut link = self.greet(version, hello).await?;
+            if hello.clean_start && hello.session_expiry_s > 0 {
+                // To start clean and be remembered from then on takes two connections: in 3.1.1 a clean session is also
+                // forgotten at its end, and with MQTT 5 some brokers (Mosquitto 2.0.11) lose a session that was started
+                // clean when they restart.
+                let mut link = self.greet(version, &Hello { session_expiry_s: 0, ..*hello }).await?;
                 let mut goodbye = Outbox::default();
                 packet::put_disconnect(&mut goodbye.bytes, version, 0);
                 goodbye.send(&mut link.writer).await.map_err(|source| self.broken(source))?;
+                // The broker closes the connection once it has forgotten the session.
+                while link.reader.read_buf(&mut link.buffer).await.is_ok_and(|count| count > 0) {
+                    link.buffer.clear();
+                }
                 return self.greet(version, &Hello { clean_start: false, ..*hello }).await;
             }
             self.greet(version, hello).await
@@ -175,14 +189,7 @@ impl Dial {
         };
         let frame = match answer.await {
             Ok(frame) => frame.map_err(|source| self.malformed(source))?,
-            // Brokers that know no MQTT 5 often hang up on it without a word.
-            Err(error) if hung_up(&error) => {
-                return Err(LinkError::Version {
-                    url: self.url.clone(),
-                    version,
-                    text: "it hung up without an answer",
-                });
-            }
+            Err(error) if hung_up(&error) => return Err(LinkError::HungUp { url: self.url.clone(), version }),
             Err(source) => return Err(self.broken(source)),
         };
         let mut bytes = buffer.split_to(frame.body.end);
@@ -206,7 +213,7 @@ impl Dial {
                 let granted = self.granted(flags & 1 == 1, version, properties.flatten());
                 Ok(Link { reader, writer, buffer, version, granted })
             }
-            0x84 => Err(LinkError::Version { url: self.url.clone(), version, text: "it refuses this version" }),
+            0x84 => Err(LinkError::Version { url: self.url.clone(), version }),
             code => {
                 let text = properties.and_then(Result::ok).flatten().and_then(|p| p.reason_string);
                 Err(LinkError::Refused { url: self.url.clone(), code, words: reason::words(code), text })
@@ -279,6 +286,11 @@ impl Dial {
         let stream = TlsConnector::from(config).connect(name, stream).await.map_err(unreachable)?;
         let (reader, writer) = tokio::io::split(stream);
         Ok((Box::new(reader), Box::new(writer)))
+    }
+
+    /// The broker closed the connection without a word.
+    pub fn closed(&self) -> LinkError {
+        LinkError::Closed { url: self.url.clone() }
     }
 
     /// The connection broke.

@@ -74,17 +74,22 @@ impl Session {
         let mut backoff = Backoff::default();
         let stop = self.stop.clone();
         loop {
-            let hello = Hello { clean_start: self.plan.hello.clean_start && !self.subscribed, ..self.plan.hello };
+            // Clean once: what comes after the first connection must be remembered.
+            let clean_start = self.plan.hello.clean_start && self.version.is_none();
+            let hello = Hello { clean_start, ..self.plan.hello };
             let opened = tokio::select! {
                 opened = self.plan.dial.open(&hello, &mut self.version) => opened,
                 () = stop.cancelled() => return,
             };
             let began = Instant::now();
             let lost = match opened {
-                Ok(link) => match self.serve(link).await {
-                    Ok(()) => return,
-                    Err(lost) => lost,
-                },
+                Ok(link) => {
+                    self.context.metrics.reconnects.inc_by(u64::from(self.first.is_none()));
+                    match self.serve(link).await {
+                        Ok(()) => return,
+                        Err(lost) => lost,
+                    }
+                }
                 Err(lost) => lost,
             };
             if let Some(first) = self.first.take() {
@@ -92,9 +97,8 @@ impl Session {
                 let _ = first.send(Err(lost));
                 return;
             }
-            backoff.lost_after(began.elapsed());
+            backoff.lost_after(began.elapsed(), &lost);
             if lost.is_takeover() {
-                backoff.taken_over();
                 error!(
                     url = self.plan.dial.url,
                     "another client took over this session: every `client_id` must be used once"
@@ -103,7 +107,6 @@ impl Session {
             let wait = backoff.wait();
             debug!(error = %lost, retry_in_ms = wait.as_millis() as u64, "connection lost");
             self.context.health.fault(lost.to_string());
-            self.context.metrics.reconnects.inc();
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = stop.cancelled() => return,
@@ -134,7 +137,7 @@ impl Session {
         // The first packets may have come together with the CONNACK.
         let mut need = self.take_in(&mut buffer, &mut out, &mut writer, version).await?;
         loop {
-            let room = queue.has_room();
+            let room = queue.has_room() && !self.receiver.window.is_full();
             if !room {
                 // `connect` must not wait for a SUBACK that stands behind messages nobody takes before it returns.
                 self.report_first();
@@ -151,8 +154,7 @@ impl Session {
                 read = reader.read_buf(&mut buffer), if reading && !pausing => {
                     let count = read.map_err(|source| self.plan.dial.broken(source))?;
                     if count == 0 {
-                        let end = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the broker closed it");
-                        return Err(self.plan.dial.broken(end));
+                        return Err(self.plan.dial.closed());
                     }
                     pulse.heard = true;
                     need = self.take_in(&mut buffer, &mut out, &mut writer, version).await?;

@@ -35,6 +35,8 @@ struct Peer {
     stream: TcpStream,
     buffer: BytesMut,
     version: Version,
+    /// It asked for a clean start.
+    clean: bool,
 }
 
 impl Broker {
@@ -52,9 +54,10 @@ impl Broker {
     /// Takes a connection up to its CONNECT.
     async fn accept(&self) -> Peer {
         let (stream, _) = timeout(SOON, self.listener.accept()).await.expect("a connection").unwrap();
-        let mut peer = Peer { stream, buffer: BytesMut::new(), version: Version::V5 };
+        let mut peer = Peer { stream, buffer: BytesMut::new(), version: Version::V5, clean: false };
         let (header, body) = peer.packet().await;
         assert_eq!(header, CONNECT);
+        peer.clean = body[7] & 2 != 0;
         peer.version = if body[6] == 5 { Version::V5 } else { Version::V4 };
         peer
     }
@@ -247,18 +250,24 @@ async fn an_old_broker_is_spoken_to_in_its_own_version() {
 }
 
 #[tokio::test]
-async fn a_clean_start_with_an_old_broker_takes_two_connections() {
-    let broker = Broker::start().await;
-    let mut input = broker.input(", protocol: '3.1.1', clean_start: true");
-    let script = async {
-        let mut first = broker.accept().await;
-        first.connack(false).await;
-        assert_eq!(first.packet().await.0, DISCONNECT);
-        broker.welcome(false, true).await
-    };
-    let context = context();
-    let (result, _peer) = tokio::join!(input.connect(&context), script);
-    result.unwrap();
+async fn a_clean_start_that_is_remembered_takes_two_connections() {
+    for protocol in ["3.1.1", "5"] {
+        let broker = Broker::start().await;
+        let mut input = broker.input(&format!(", protocol: '{protocol}', clean_start: true"));
+        let script = async {
+            let mut first = broker.accept().await;
+            assert!(first.clean);
+            first.connack(false).await;
+            assert_eq!(first.packet().await.0, DISCONNECT);
+            drop(first);
+            let second = broker.welcome(false, true).await;
+            assert!(!second.clean);
+            second
+        };
+        let context = context();
+        let (result, _peer) = tokio::join!(input.connect(&context), script);
+        result.unwrap();
+    }
 }
 
 #[tokio::test]

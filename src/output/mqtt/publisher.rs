@@ -112,10 +112,13 @@ impl Publisher {
             let Some(opened) = opened else { return };
             let began = Instant::now();
             let lost = match opened {
-                Ok(link) => match self.serve(link).await {
-                    Ok(()) => return,
-                    Err(lost) => lost,
-                },
+                Ok(link) => {
+                    self.context.metrics.reconnects.inc_by(u64::from(self.first.is_none()));
+                    match self.serve(link).await {
+                        Ok(()) => return,
+                        Err(lost) => lost,
+                    }
+                }
                 Err(lost) => lost,
             };
             if let Some(first) = self.first.take() {
@@ -123,14 +126,12 @@ impl Publisher {
                 let _ = first.send(Err(lost));
                 return;
             }
-            backoff.lost_after(began.elapsed());
+            backoff.lost_after(began.elapsed(), &lost);
             if lost.is_takeover() {
-                backoff.taken_over();
                 error!(url = plan.dial.url, "another client took our name: every `client_id` must be used once");
             }
             reason = lost.to_string();
             self.context.health.fault(reason.clone());
-            self.context.metrics.reconnects.inc();
             if self.meanwhile(&reason, tokio::time::sleep(backoff.wait())).await.is_none() {
                 return;
             }
@@ -192,8 +193,7 @@ impl Publisher {
                 }
                 read = reader.read_buf(&mut buffer) => {
                     if read.map_err(|source| dial.broken(source))? == 0 {
-                        let end = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the broker closed it");
-                        return Err(dial.broken(end));
+                        return Err(dial.closed());
                     }
                     pulse.heard = true;
                     flight.hear(&mut buffer, &mut out.bytes)?;
