@@ -243,7 +243,8 @@ fn ended_with_everything_in_flight(end: End) {
     to_kafka.wait_deliveries(1);
     to_table.wait_deliveries(1);
 
-    own.act("pause", "clickhouse");
+    // Killed, not frozen: a frozen service has the first writes in its sockets and carries them out when it thaws.
+    own.act("kill", "clickhouse");
     for seq in 1..SENT {
         let (key, value) = table.wrapped(seq);
         producer.send(table.kafka_topic(), None, &key, Some(&value));
@@ -256,7 +257,7 @@ fn ended_with_everything_in_flight(end: End) {
     };
     all_read(&to_table);
     outage(SECONDS);
-    own.act("pause", "kafka");
+    own.act("kill", "kafka");
     mqtt.publisher().publish(&(1..SENT).map(|seq| mqtt.telemetry(seq)).collect::<Vec<_>>());
     all_read(&to_kafka);
     outage(SECONDS);
@@ -266,8 +267,8 @@ fn ended_with_everything_in_flight(end: End) {
             End::Sigterm => assert_eq!(streamer.terminate().code(), Some(0), "it was told to stop and did"),
         }
     }
-    own.act("resume", "kafka");
-    own.act("resume", "clickhouse");
+    own.act("start", "kafka");
+    own.act("start", "clickhouse");
     to_kafka.start_again();
     to_table.start_again();
     mqtt.nothing_lost_in_topic(&to_kafka, SENT);
