@@ -243,21 +243,27 @@ fn ended_with_everything_in_flight(end: End) {
     to_kafka.wait_deliveries(1);
     to_table.wait_deliveries(1);
 
-    own.act("pause", "clickhouse");
+    // Killed, not frozen: a frozen service has the first writes in its sockets and carries them out when it thaws.
+    own.act("kill", "clickhouse");
     for seq in 1..SENT {
         let (key, value) = table.wrapped(seq);
         producer.send(table.kafka_topic(), None, &key, Some(&value));
     }
+    // One message of each will be a dead letter, and must not be acknowledged before that is written either.
+    let too_high = br#"{"payload":{"device_id":"bad","ts":1,"battery":300}}"#;
+    producer.send(table.kafka_topic(), None, "bad", Some(too_high));
     producer.flush();
     let all_read = |streamer: &Streamer| {
         streamer.eventually("all is read", || {
-            at_least(streamer.metric("streamer_received_messages_total", &[])?, f64::from(SENT))
+            at_least(streamer.metric("streamer_received_messages_total", &[])?, f64::from(SENT + 1))
         });
     };
     all_read(&to_table);
     outage(SECONDS);
-    own.act("pause", "kafka");
-    mqtt.publisher().publish(&(1..SENT).map(|seq| mqtt.telemetry(seq)).collect::<Vec<_>>());
+    own.act("kill", "kafka");
+    let mut messages: Vec<_> = (1..SENT).map(|seq| mqtt.telemetry(seq)).collect();
+    messages.push((mqtt.mqtt_topic("bad"), b"\xff".to_vec()));
+    mqtt.publisher().publish(&messages);
     all_read(&to_kafka);
     outage(SECONDS);
     for streamer in [&mut to_kafka, &mut to_table] {
@@ -266,12 +272,17 @@ fn ended_with_everything_in_flight(end: End) {
             End::Sigterm => assert_eq!(streamer.terminate().code(), Some(0), "it was told to stop and did"),
         }
     }
-    own.act("resume", "kafka");
-    own.act("resume", "clickhouse");
+    own.act("start", "kafka");
+    own.act("start", "clickhouse");
     to_kafka.start_again();
     to_table.start_again();
     mqtt.nothing_lost_in_topic(&to_kafka, SENT);
     table.nothing_lost_in_table(&to_table, SENT);
+    for (case, streamer) in [(&mqtt, &to_kafka), (&table, &to_table)] {
+        streamer.eventually("the dead letter is there", || {
+            at_least(kafka::read_all(&own.stack.kafka, case.dead_letter_topic())?.len(), 1)
+        });
+    }
 }
 
 #[test]
