@@ -12,7 +12,7 @@ enum LogFormat {
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// How logs are written to standard error
-    #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORMAT")]
+    #[arg(long, global = true, value_enum, env = "STREAMER_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     log_format: LogFormat,
     /// Least level that is logged: error, warn, info, debug or trace; or for parts of the program: `info,rumqttc=debug`
     #[arg(long, global = true, env = "STREAMER_LOG", default_value = "info", value_name = "LEVEL")]

@@ -84,6 +84,11 @@ impl Health {
         }
     }
 
+    /// The component has ended and will not come back by itself. Whoever ended it says so.
+    pub fn failed(&self, reason: impl Into<String>) {
+        self.change(Some(reason.into()));
+    }
+
     fn change(&self, fault: Option<String>) -> bool {
         self.up.set(i64::from(fault.is_none()));
         let mut entries = self.board.entries.lock();

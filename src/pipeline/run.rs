@@ -103,7 +103,7 @@ impl Pipeline {
             Err(error) => {
                 // Stays on the board: a process with a dead pipeline is not ready.
                 let up = environment.metrics.component(&name, "pipeline", &name).up;
-                environment.health.add(format!("{name}/stopped"), up).fault(error.to_string());
+                environment.health.add(format!("{name}/stopped"), up).failed(error.to_string());
             }
         }
         result
