@@ -145,6 +145,7 @@ def run(options: argparse.Namespace) -> int:
             stack.down(options.keep)
         print(f"stack `{stack.name}` is down" + (f", its data is in {shown(stack.folder)}" if options.keep else ""))
     elif options.command == "status":
+        stack.ports()  # a fault when it is not up
         return 0 if print_status(stack) else 1
     elif options.command == "env":
         for variable, value in stack.environment().items():
