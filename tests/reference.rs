@@ -34,13 +34,19 @@ fn title(kind: Kind) -> &'static str {
 
 fn page(component: Found) -> String {
     let (kind, name) = (component.kind(), component.name());
-    let mut out = format!("# {} `{name}`\n\n{}\n\n## Example\n\n```yaml\n", kind.word(), component.summary());
+    let schema = component.schema();
+    let mut out = format!("# {} `{name}`\n\n{}\n", kind.word(), component.summary());
+    // The doc comment of the settings says more after its first paragraph.
+    if let Some((_, more)) = schema["description"].as_str().and_then(|text| text.split_once("\n\n")) {
+        write!(out, "\n{more}\n").unwrap();
+    }
+    out.push_str("\n## Example\n\n```yaml\n");
     match kind {
         Kind::Step => writeln!(out, "steps:\n  - {name}:{}", under(component.example(), 6)).unwrap(),
         _ => writeln!(out, "{}:\n  example:\n    {name}:{}", kind.key(), under(component.example(), 6)).unwrap(),
     }
     out.push_str("```\n");
-    let fields = fields(&component.schema());
+    let fields = fields(&schema);
     if fields.is_empty() {
         return out;
     }
