@@ -5,6 +5,7 @@ use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
     mocking::MockCluster,
+    types::RDKafkaApiKey,
 };
 use rdkafka_sys as sys;
 
@@ -12,6 +13,7 @@ use super::*;
 use crate::{
     message::{Batch, SourceBuilder},
     metrics::{Health, Metrics},
+    output::Pending,
 };
 
 fn context() -> OutputContext {
@@ -128,4 +130,37 @@ async fn a_producer_that_failed_for_good_is_replaced() {
     assert_eq!(context.metrics.reconnects.get(), 1);
     output.close(Duration::from_secs(5)).await;
     assert_eq!(written(&brokers, 1)[0].2, "after");
+}
+
+/// An output that has written "hello" with `key`. The broker answers late, and refuses the next batch for a moment.
+async fn greeted(cluster: &MockCluster<'_, rdkafka::producer::DefaultProducerContext>, key: &str) -> KafkaOutput {
+    cluster.create_topic("t", 4, 1).unwrap();
+    let mut output = output(&format!("{{brokers: '{}', topic: t, linger_ms: 0}}", cluster.bootstrap_servers()));
+    output.connect(&context()).await.unwrap();
+    output.write(&parcel(&[(key, "hello")], false)).await.await.unwrap();
+    cluster.broker_round_trip_time(1, Duration::from_millis(300)).unwrap();
+    let not_leader = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[not_leader]);
+    output
+}
+
+#[tokio::test]
+async fn messages_that_only_a_later_batch_vouches_for_are_written_again() {
+    let cluster = MockCluster::new(1).unwrap();
+    let mut output = greeted(&cluster, "k").await;
+    // Refuses the first batch and, not knowing the producer, takes the second: Kafka 4.4 does the same.
+    let first = output.write(&parcel(&[("k", "first")], false)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let second = output.write(&parcel(&[("k", "second")], false)).await;
+    let error = first.await.unwrap_err();
+    assert!(error.rejected.is_empty(), "{error:?}");
+    let retry = error.retry.unwrap();
+    assert!(matches!(retry.messages, Pending::All), "{retry:?}");
+    assert!(retry.reason.contains("refused messages for topic `t` for a moment"), "{}", retry.reason);
+    second.await.unwrap();
+    output.write(&parcel(&[("k", "first")], false)).await.await.unwrap();
+    output.close(Duration::from_secs(5)).await;
+    let payloads: Vec<_> =
+        written(&cluster.bootstrap_servers(), 3).into_iter().map(|(_, _, payload)| payload).collect();
+    assert_eq!(payloads, ["first", "hello", "second"]);
 }
