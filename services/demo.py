@@ -89,6 +89,18 @@ class Streamer:
             time.sleep(0.1)
         raise Fault(f"streamer was not ready after {READY_SECONDS:.0f} s: {answer} (log: {shown(self.log)})")
 
+    def counts(self) -> list[str]:
+        """What it says itself about the messages, without zeros: tells on which side of it one was lost."""
+        wanted = ("received_messages", "filtered_messages", "delivered_messages", "rejected_messages", "retries")
+        wanted += ("dead_lettered_messages", "in_flight_messages", "reconnects", "broker_dropped_messages")
+        try:
+            with open_local(f"{self.page}/metrics", timeout=5) as reply:
+                lines = reply.read().decode(errors="replace").splitlines()
+        except OSError as error:
+            return [f"{self.page}/metrics does not answer: {error}"]
+        starts = tuple(f"streamer_{name}" for name in wanted)
+        return [line for line in lines if line.startswith(starts) and not line.endswith(" 0")]
+
     def check(self) -> None:
         """Raises a fault when it has ended."""
         code = self.process.poll()
@@ -240,6 +252,8 @@ def demonstrate(stack: Stack, options: argparse.Namespace) -> list[str]:
         ledger = Ledger()
         watcher = publish_and_wait(stack, streamer, options, ledger)
         wrong = verdict(stack, ledger, watcher)
+        if wrong:
+            print("streamer's own counts (all others are 0)", *streamer.counts(), sep="\n", end="\n\n")
     finally:
         code = streamer.stop()
     if code != 0:

@@ -4,6 +4,9 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use super::reports::Failure;
 use crate::output::Rejection;
 
+/// Stands for a message that librdkafka takes for written although no broker has confirmed it.
+pub const NOT_CONFIRMED: Code = Code::Inconsistent;
+
 /// True for codes that speak of a message. Brokers judge the whole set a message travels in, so these condemn a message
 /// only when it was sent alone.
 pub fn is_about_messages(code: Code) -> bool {
@@ -56,6 +59,12 @@ pub fn rejection(failure: &Failure, topic: &str, bytes: usize) -> Rejection {
 /// Why messages for `topic` must be sent again, and what to do.
 pub fn retry_reason(code: Code, topic: &str, brokers: &str) -> String {
     let advice = match code {
+        NOT_CONFIRMED => {
+            return format!(
+                "Kafka at `{brokers}` refused messages for topic `{topic}` for a moment and took later ones; \
+                 they are written again, after those"
+            );
+        }
         Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownTopicId => {
             return missing_topic(topic, brokers);
         }

@@ -8,9 +8,13 @@
 //! each group into librdkafka's queue with one call (messages with headers go one by one through the crate's producer);
 //! the producer's thread takes the delivery reports, and `reports` turns them into one answer a write. A broker refuses
 //! a whole set of messages when one of them is too large or not valid; `alone` sends each of such a set again by itself,
-//! and only those refused by themselves are rejected. That is the one case in which messages of a key may change order.
+//! and only those refused by themselves are rejected. `meet` sends the first message to a partition ahead of the rest.
+//!
+//! Messages of a key may change order in two cases: when one was refused along with its set, and when a broker that has
+//! forgotten this producer refuses a set for a moment and takes the next; `Reports::delivery` finds that out.
 mod alone;
 mod errors;
+mod meet;
 mod native;
 mod partitioner;
 mod plan;
@@ -35,7 +39,7 @@ use serde::Deserialize;
 
 use self::{
     alone::{Alone, Shape},
-    plan::{Address, Plan},
+    plan::{Address, Group, Plan},
     producer::Producer,
     reports::Ticket,
     settle::Settlement,
@@ -165,6 +169,8 @@ const REFUSED: &[Refused] = &[
 
 /// Writes that may be open at once.
 const WRITES_MAX: u32 = 64;
+/// Wait for room in librdkafka's queue.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(50);
 /// How long brokers have to answer in `connect`.
 const CONNECT_TIME: Duration = Duration::from_secs(8);
 
@@ -296,27 +302,30 @@ impl KafkaOutput {
         let mut plan = Plan::address(parcel, &self.address, &mut live.topics);
         live.topics.refresh(plan.topics()).await;
         plan.place(parcel, &mut live.topics);
+        let one_by_one = (self.shape.timestamps
+            || (self.shape.headers && parcel.parts().iter().any(|batch| batch.source().has_headers())))
+        .then_some(self.shape);
+        let mut met = meet::meet(live, &mut plan, parcel, one_by_one, self.in_flight_messages_max).await;
         let board = live.producer.reports().board.clone();
         let (ticket, answer) = board.claim(plan.len(), self.in_flight_messages_max).await;
+        met.answers.push(answer);
         let mut settlement = Settlement {
             parcel: parcel.clone(),
             rejected: std::mem::take(&mut plan.rejected),
             retry: std::mem::take(&mut plan.postponed),
             reason: plan.reason.take(),
-            answer,
+            failures: met.failures,
+            answers: met.answers,
             alone: live.alone.clone(),
             address: self.address.clone(),
             brokers: self.brokers.clone(),
         };
-        let one_by_one = self.shape.timestamps
-            || (self.shape.headers && parcel.parts().iter().any(|batch| batch.source().has_headers()));
-        let mut at = Progress::default();
-        while !hand_over(live, &plan, parcel, &ticket, &mut at, one_by_one.then_some(self.shape)) {
+        let mut at = Progress { refused: met.refused, ..Progress::default() };
+        while !hand_over(live, &plan, parcel, &ticket, &mut at, one_by_one) {
             // Only when messages are so large that the queue fills up before the window does.
-            let _ = tokio::time::timeout(Duration::from_millis(50), board.next_answer()).await;
+            let _ = tokio::time::timeout(QUEUE_FULL_PAUSE, board.next_answer()).await;
         }
-        for (entry, code) in at.refused {
-            let index = plan.index(entry);
+        for (index, code) in at.refused {
             if code == RDKafkaErrorCode::MessageSizeTooLarge {
                 let reason = format!(
                     "the message of {} bytes is larger than `message_bytes_max`, {}",
@@ -350,8 +359,8 @@ struct Progress {
     group: usize,
     /// Next entry of the plan.
     entry: usize,
-    /// Entries that librdkafka did not take.
-    refused: Vec<(usize, RDKafkaErrorCode)>,
+    /// Messages that librdkafka did not take, by index in the parcel.
+    refused: Vec<(u32, RDKafkaErrorCode)>,
 }
 
 /// Puts the rest of the plan into librdkafka's queue, group by group. Answers false when the queue is full.
@@ -363,54 +372,68 @@ fn hand_over(
     at: &mut Progress,
     one_by_one: Option<Shape>,
 ) -> bool {
-    while let Some(group) = plan.groups().get(at.group) {
+    while let Some(&group) = plan.groups().get(at.group) {
         at.entry = at.entry.max(group.start);
-        let topic = live.topics.get(group.topic);
-        let messages = plan.messages(parcel, at.entry, group.end);
-        let failed = match one_by_one {
-            None => {
-                ticket.expect(group.end - at.entry);
-                let failed = topic.handle.produce(
-                    group.partition,
-                    messages.map(|(index, key, message)| native::Outgoing {
-                        key,
-                        payload: message.payload(),
-                        opaque: ticket.opaque(index),
-                    }),
-                );
-                ticket.not_taken(failed.len());
-                failed
-            }
-            Some(shape) => {
-                let base = live.producer.base();
-                let mut failed = Vec::new();
-                for (i, (index, key, message)) in messages.enumerate() {
-                    ticket.expect(1);
-                    let sent = shape.send(base, &topic.name, group.partition, key, message, ticket.opaque(index));
-                    if let Err(code) = sent {
-                        ticket.not_taken(1);
-                        failed.push((i, code));
-                        if code == RDKafkaErrorCode::QueueFull {
-                            break;
-                        }
-                    }
-                }
-                failed
-            }
-        };
-        for (i, code) in failed {
+        for (i, code) in put(live, plan, parcel, Group { start: at.entry, ..group }, ticket, one_by_one) {
             if code == RDKafkaErrorCode::QueueFull {
                 at.entry += i;
                 return false;
             }
-            if errors::is_about_topics(code) {
-                live.producer.reports().topics_changed.fetch_add(1, Ordering::AcqRel);
-            }
-            at.refused.push((at.entry + i, code));
+            at.refused.push((plan.index(at.entry + i), code));
         }
         at.group += 1;
     }
     true
+}
+
+/// Puts the messages of a group into librdkafka's queue. Answers those not taken, by position, with the reason. After the
+/// first `QueueFull` none is taken.
+fn put(
+    live: &mut Live,
+    plan: &Plan,
+    parcel: &Parcel,
+    group: Group,
+    ticket: &Ticket,
+    one_by_one: Option<Shape>,
+) -> Vec<(usize, RDKafkaErrorCode)> {
+    let topic = live.topics.get(group.topic);
+    let messages = plan.messages(parcel, group.start, group.end);
+    let failed = match one_by_one {
+        _ if group.start == group.end => Vec::new(),
+        None => {
+            ticket.expect(group.end - group.start);
+            let failed = topic.handle.produce(
+                group.partition,
+                messages.map(|(index, key, message)| native::Outgoing {
+                    key,
+                    payload: message.payload(),
+                    opaque: ticket.opaque(index),
+                }),
+            );
+            ticket.not_taken(failed.len());
+            failed
+        }
+        Some(shape) => {
+            let base = live.producer.base();
+            let mut failed = Vec::new();
+            for (i, (index, key, message)) in messages.enumerate() {
+                ticket.expect(1);
+                let sent = shape.send(base, &topic.name, group.partition, key, message, ticket.opaque(index));
+                if let Err(code) = sent {
+                    ticket.not_taken(1);
+                    failed.push((i, code));
+                    if code == RDKafkaErrorCode::QueueFull {
+                        break;
+                    }
+                }
+            }
+            failed
+        }
+    };
+    if failed.iter().any(|(_, code)| errors::is_about_topics(*code)) {
+        live.producer.reports().topics_changed.fetch_add(1, Ordering::AcqRel);
+    }
+    failed
 }
 
 impl Config {

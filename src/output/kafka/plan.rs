@@ -175,12 +175,17 @@ impl Plan {
 
     /// Messages that will be handed over.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.groups.iter().map(|group| group.end - group.start).sum()
     }
 
     /// The calls to make.
     pub fn groups(&self) -> &[Group] {
         &self.groups
+    }
+
+    /// Takes the first `count` messages out of the group at `at`.
+    pub fn skip(&mut self, at: usize, count: usize) {
+        self.groups[at].start += count;
     }
 
     /// Indexes in the parcel of `entries[start..end]`, with their keys.

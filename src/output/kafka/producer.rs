@@ -21,6 +21,9 @@ use rdkafka::{
 use super::{errors, reports::Board};
 use crate::client::kafka::{Watch, log};
 
+/// The offset of a message that no broker gave one (`RD_KAFKA_OFFSET_INVALID`).
+const OFFSET_INVALID: i64 = -1001;
+
 /// Where librdkafka reports to. Called on the producer's thread.
 pub struct Reports {
     pub board: Arc<Board>,
@@ -59,9 +62,16 @@ impl ProducerContext for Reports {
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         match result {
-            Ok(_) => {
+            Ok(message) => {
                 self.watch.up();
-                self.board.delivered(opaque);
+                // Without an offset the broker has not confirmed it. librdkafka concluded that it must be written, because
+                // the broker refused it for a moment and took a later batch. That holds only for a broker that knows the
+                // producer already: one that does not takes any batch as the first.
+                if message.offset() == OFFSET_INVALID {
+                    self.board.failed(opaque, errors::NOT_CONFIRMED, message.partition());
+                } else {
+                    self.board.delivered(opaque);
+                }
             }
             Err((error, message)) => {
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);

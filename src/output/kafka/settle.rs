@@ -14,7 +14,9 @@ pub struct Settlement {
     /// Messages to write again, and the first reason.
     pub retry: Vec<u32>,
     pub reason: Option<String>,
-    pub answer: oneshot::Receiver<Vec<Failure>>,
+    /// Messages not delivered, as far as that is known already; `answers` tells the rest.
+    pub failures: Vec<Failure>,
+    pub answers: Vec<oneshot::Receiver<Vec<Failure>>>,
     pub alone: Arc<Alone>,
     pub address: Arc<Address>,
     pub brokers: String,
@@ -31,11 +33,17 @@ impl Settlement {
 
     /// Waits for the reports.
     pub async fn settle(mut self) -> Result<(), WriteError> {
-        let Ok(failures) = (&mut self.answer).await else {
-            return Err(WriteError::retry(format!("the Kafka producer for `{}` was closed meanwhile", self.brokers)));
-        };
+        for answer in std::mem::take(&mut self.answers) {
+            let Ok(failures) = answer.await else {
+                return Err(WriteError::retry(format!(
+                    "the Kafka producer for `{}` was closed meanwhile",
+                    self.brokers
+                )));
+            };
+            self.failures.extend(failures);
+        }
         let (suspects, others): (Vec<_>, Vec<_>) =
-            failures.into_iter().partition(|f| errors::is_about_messages(f.code));
+            std::mem::take(&mut self.failures).into_iter().partition(|f| errors::is_about_messages(f.code));
         for failure in others {
             self.postpone(failure.index, failure.code);
         }

@@ -5,6 +5,7 @@ use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
     mocking::MockCluster,
+    types::RDKafkaApiKey,
 };
 use rdkafka_sys as sys;
 
@@ -12,6 +13,7 @@ use super::*;
 use crate::{
     message::{Batch, SourceBuilder},
     metrics::{Health, Metrics},
+    output::Pending,
 };
 
 fn context() -> OutputContext {
@@ -41,8 +43,15 @@ fn parcel(messages: &[(&str, &str)], header: bool) -> Parcel {
     Parcel::of(Arc::new(Batch::new(source.finish())))
 }
 
-/// Everything in a topic of 4 partitions: partition, key, payload.
+/// Everything in a topic of 4 partitions, sorted: partition, key, payload.
 fn written(brokers: &str, count: usize) -> Vec<(i32, String, String)> {
+    let mut seen = unsorted(brokers, count);
+    seen.sort();
+    seen
+}
+
+/// The same in the order of each partition.
+fn unsorted(brokers: &str, count: usize) -> Vec<(i32, String, String)> {
     let consumer: BaseConsumer =
         ClientConfig::new().set("bootstrap.servers", brokers).set("group.id", "g").create().unwrap();
     let mut all = TopicPartitionList::new();
@@ -54,7 +63,6 @@ fn written(brokers: &str, count: usize) -> Vec<(i32, String, String)> {
         let message = consumer.poll(Duration::from_secs(10)).expect("a message in time").unwrap();
         seen.push((message.partition(), text(message.key()), text(message.payload())));
     }
-    seen.sort();
     seen
 }
 
@@ -128,4 +136,78 @@ async fn a_producer_that_failed_for_good_is_replaced() {
     assert_eq!(context.metrics.reconnects.get(), 1);
     output.close(Duration::from_secs(5)).await;
     assert_eq!(written(&brokers, 1)[0].2, "after");
+}
+
+/// An output that has written "hello" with `key`. The broker answers late, and refuses the next batch for a moment.
+async fn greeted(cluster: &MockCluster<'_, rdkafka::producer::DefaultProducerContext>, key: &str) -> KafkaOutput {
+    cluster.create_topic("t", 4, 1).unwrap();
+    let mut output = output(&format!("{{brokers: '{}', topic: t, linger_ms: 0}}", cluster.bootstrap_servers()));
+    output.connect(&context()).await.unwrap();
+    output.write(&parcel(&[(key, "hello")], false)).await.await.unwrap();
+    cluster.broker_round_trip_time(1, Duration::from_millis(300)).unwrap();
+    let not_leader = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[not_leader]);
+    output
+}
+
+#[tokio::test]
+async fn messages_that_only_a_later_batch_vouches_for_are_written_again() {
+    let cluster = MockCluster::new(1).unwrap();
+    let mut output = greeted(&cluster, "k").await;
+    // Refuses the first batch and, not knowing the producer, takes the second: Kafka 4.4 does the same.
+    let first = output.write(&parcel(&[("k", "first")], false)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let second = output.write(&parcel(&[("k", "second")], false)).await;
+    let error = first.await.unwrap_err();
+    assert!(error.rejected.is_empty(), "{error:?}");
+    let retry = error.retry.unwrap();
+    assert!(matches!(retry.messages, Pending::All), "{retry:?}");
+    assert!(retry.reason.contains("refused messages for topic `t` for a moment"), "{}", retry.reason);
+    second.await.unwrap();
+    output.write(&parcel(&[("k", "first")], false)).await.await.unwrap();
+    output.close(Duration::from_secs(5)).await;
+    let payloads: Vec<_> =
+        written(&cluster.bootstrap_servers(), 3).into_iter().map(|(_, _, payload)| payload).collect();
+    assert_eq!(payloads, ["first", "hello", "second"]);
+}
+
+#[tokio::test]
+async fn a_first_message_that_is_refused_for_a_moment_keeps_its_place() {
+    let cluster = MockCluster::new(1).unwrap();
+    let elsewhere = ["a", "b", "c", "d", "e"]
+        .into_iter()
+        .find(|key| partitioner::of_key(key.as_bytes(), 4) != partitioner::of_key(b"k", 4))
+        .expect("not all keys go to one partition");
+    let mut output = greeted(&cluster, elsewhere).await;
+    let started = tokio::time::Instant::now();
+    let first = output.write(&parcel(&[("k", "first"), ("k", "second")], false)).await;
+    let second = output.write(&parcel(&[("k", "third")], true)).await;
+    first.await.unwrap();
+    second.await.unwrap();
+    assert!(started.elapsed() > Duration::from_millis(600), "it was refused, and sent again");
+    output.close(Duration::from_secs(5)).await;
+    let mut seen = unsorted(&cluster.bootstrap_servers(), 4);
+    seen.retain(|(_, key, _)| key == "k");
+    let payloads: Vec<_> = seen.into_iter().map(|(_, _, payload)| payload).collect();
+    assert_eq!(payloads, ["first", "second", "third"]);
+}
+
+#[tokio::test]
+async fn a_first_message_that_is_refused_for_good_does_not_hold_up_the_rest() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("t", 4, 1).unwrap();
+    let brokers = cluster.bootstrap_servers();
+    let mut output = output(&format!("{{brokers: '{brokers}', topic: t, message_bytes_max: 2000}}"));
+    output.connect(&context()).await.unwrap();
+    // The first is refused here; the second by the broker, until it comes alone.
+    let too_large = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[too_large]);
+    let large = "x".repeat(3000);
+    let messages = [("k", large.as_str()), ("k", "one"), ("k", "two"), ("k", "three")];
+    let error = output.write(&parcel(&messages, false)).await.await.unwrap_err();
+    assert!(error.retry.is_none(), "{error:?}");
+    let rejected: Vec<_> = error.rejected.iter().map(|r| (r.index, r.code.as_str())).collect();
+    assert_eq!(rejected, [(0, "message-too-large")]);
+    output.close(Duration::from_secs(5)).await;
+    assert_eq!(written(&brokers, 3).len(), 3);
 }

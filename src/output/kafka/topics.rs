@@ -1,6 +1,6 @@
 //! The topics written to: their partitions, looked up when first needed and again when they may have changed.
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -73,6 +73,8 @@ pub struct Known {
     count: i32,
     available: Vec<i32>,
     sticky: Sticky,
+    /// Partitions that have confirmed a message of this producer, so that their brokers know it.
+    met: HashSet<i32>,
     /// Why nothing can be written to it.
     pub unfit: Option<String>,
     looked_up: Option<Instant>,
@@ -89,6 +91,16 @@ impl Known {
             // With no leader anywhere any partition is as good: librdkafka keeps the messages.
             None => Some(self.sticky.next(&self.available, bytes).unwrap_or(0)),
         }
+    }
+
+    /// True once `meet` was called for the partition.
+    pub fn has_met(&self, partition: i32) -> bool {
+        self.met.contains(&partition)
+    }
+
+    /// Notes that the partition's broker knows this producer.
+    pub fn meet(&mut self, partition: i32) {
+        self.met.insert(partition);
     }
 
     /// How many partitions.
@@ -144,6 +156,7 @@ impl Topics {
             count: 0,
             available: Vec::new(),
             sticky: Sticky::default(),
+            met: HashSet::new(),
             unfit: None,
             looked_up: None,
             changes: 0,
@@ -170,6 +183,8 @@ impl Topics {
             LookUp::Unfit(reason) => {
                 topic.count = 0;
                 topic.unfit = Some(reason);
+                // When it comes back it may be another one.
+                topic.met.clear();
             }
             // What was known stays in use: librdkafka keeps the messages until a broker is back.
             LookUp::Silent if topic.count > 0 => {}
