@@ -99,7 +99,7 @@ impl Pipeline {
         let result = self.run_parts(environment, &metrics, stop).await;
         environment.health.remove(&format!("{name}/"));
         match &result {
-            Ok(()) => info!(pipeline = %name, "pipeline stopped; everything it had read is settled"),
+            Ok(()) => info!(pipeline = %name, "pipeline stopped"),
             Err(error) => {
                 // Stays on the board: a process with a dead pipeline is not ready.
                 let up = environment.metrics.component(&name, "pipeline", &name).up;
@@ -175,8 +175,7 @@ impl Pipeline {
 
         // Stopping: lanes first, then the writers they fed, then the dead letters that those fed.
         reading.cancel();
-        let unread = metrics.in_flight.get();
-        info!(pipeline = %name, in_flight = unread, "draining");
+        info!(pipeline = %name, in_flight = metrics.in_flight.get(), "draining");
         let drained = async {
             while let Some(lane) = lanes.join_next().await {
                 ended.extend(note(&mut failure, "an input's lane", lane));
@@ -187,7 +186,9 @@ impl Pipeline {
                 }
             }
         };
-        if tokio::time::timeout(limits.shutdown_timeout, drained).await.is_err() {
+        if tokio::time::timeout(limits.shutdown_timeout, drained).await.is_ok() {
+            info!(pipeline = %name, "everything that was read is settled");
+        } else {
             let left = metrics.in_flight.get();
             warn!(pipeline = %name, not_delivered = left, "stopping without delivering everything; what is left was not acknowledged and comes again");
         }
