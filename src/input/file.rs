@@ -12,7 +12,7 @@ use tokio::{fs::File as Handle, io::AsyncReadExt};
 use super::{
     Input, InputContext, InputError, Replay,
     lines::{CHUNK_BYTES, Lines, Nobody, unix_ms},
-    stdin::{Format, line_bytes_max},
+    stdin::line_bytes_max,
 };
 use crate::{
     ack::Ack,
@@ -31,15 +31,13 @@ pub(super) static SPEC: Spec<dyn Input> = Spec {
 };
 
 /// Settings of `file`.
+///
+/// Each line is a message; empty lines are skipped.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
     /// The file, or the files, read one after the other. A relative path starts at the folder of the pipeline file.
     path: Paths,
-    /// How messages are told apart.
-    #[serde(default)]
-    #[expect(dead_code, reason = "there is one format so far; the field keeps room for others")]
-    format: Format,
     /// Longest line, in bytes. At a longer one the input stops with an error that names file and line.
     #[serde(default = "line_bytes_max")]
     #[schemars(range(min = 1))]

@@ -23,33 +23,22 @@ use crate::{
 pub(super) static SPEC: Spec<dyn Input> = Spec {
     name: "stdin",
     summary: "Reads messages from standard input, one a line.",
-    example: "{ format: lines }",
+    example: "{ line_bytes_max: 1048576 }",
     scripts: &[],
     schema: schema_of::<Config>,
     build,
 };
 
 /// Settings of `stdin`.
+///
+/// Each line is a message; empty lines are skipped.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// How messages are told apart.
-    #[serde(default)]
-    #[expect(dead_code, reason = "there is one format so far; the field keeps room for others")]
-    format: Format,
     /// Longest line, in bytes. At a longer one the input stops with an error that names the line.
     #[serde(default = "line_bytes_max")]
     #[schemars(range(min = 1))]
     line_bytes_max: usize,
-}
-
-/// How messages are told apart.
-#[derive(Debug, Clone, Copy, Default, Deserialize, serde::Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Format {
-    /// One message a line. Empty lines are skipped.
-    #[default]
-    Lines,
 }
 
 pub(super) fn line_bytes_max() -> usize {

@@ -17,9 +17,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt},
 };
 
-use super::{
-    Delivery, Output, OutputContext, OutputError, Parcel, WriteError, WriteLimits, lines::frame, stdout::Format,
-};
+use super::{Delivery, Output, OutputContext, OutputError, Parcel, WriteError, WriteLimits, lines::frame};
 use crate::{
     diagnostic::Fault,
     spec::{Section, Spec, decode, schema_of},
@@ -35,6 +33,9 @@ pub(super) static SPEC: Spec<dyn Output> = Spec {
 };
 
 /// Settings of `file`.
+///
+/// Each message is a line. JSON that is spread over several lines is put on one; any other payload with a line end in it
+/// is rejected.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -47,10 +48,6 @@ struct Config {
     /// messages that were confirmed; the end of the process alone cannot.
     #[serde(default = "yes")]
     sync: bool,
-    /// How messages are told apart.
-    #[serde(default)]
-    #[expect(dead_code, reason = "there is one format so far; the field keeps room for others")]
-    format: Format,
 }
 
 fn yes() -> bool {

@@ -18,31 +18,19 @@ use crate::{
 pub(super) static SPEC: Spec<dyn Output> = Spec {
     name: "stdout",
     summary: "Writes messages to standard output, one a line.",
-    example: "{ format: lines }",
+    example: "{}",
     scripts: &[],
     schema: schema_of::<Config>,
     build,
 };
 
-/// Settings of `stdout`.
+/// Settings of `stdout`: none.
+///
+/// Each message is a line. JSON that is spread over several lines is put on one; any other payload with a line end in it
+/// is rejected.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Config {
-    /// How messages are told apart.
-    #[serde(default)]
-    #[expect(dead_code, reason = "there is one format so far; the field keeps room for others")]
-    format: Format,
-}
-
-/// How messages are told apart.
-#[derive(Debug, Clone, Copy, Default, Deserialize, serde::Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Format {
-    /// One message a line. JSON that is spread over several lines is put on one; any other payload with a line end in it
-    /// is rejected.
-    #[default]
-    Lines,
-}
+struct Config {}
 
 struct Stdout;
 
