@@ -145,9 +145,11 @@ impl Batch {
     }
 
     /// Ties `guard` to the memory of this batch: it is dropped together with the source's bytes. The pipeline hangs its
-    /// byte budget on this. Has no effect once the source is shared.
+    /// byte budget on this. Only for a batch whose source nobody shares yet, as an input hands it out.
     pub fn hold(&mut self, guard: Box<dyn Any + Send + Sync>) {
-        if let Some(source) = Arc::get_mut(&mut self.source) {
+        let source = Arc::get_mut(&mut self.source);
+        debug_assert!(source.is_some(), "the source of a new batch is not shared");
+        if let Some(source) = source {
             source.hold(guard);
         }
     }

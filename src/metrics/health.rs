@@ -80,7 +80,7 @@ impl Health {
     pub fn fault(&self, reason: impl Into<String>) {
         let reason = reason.into();
         if self.change(Some(reason.clone())) {
-            warn!(component = %self.name, reason, "not working; nothing is lost, retrying");
+            warn!(component = %self.name, reason, "not working, trying again");
         }
     }
 

@@ -123,13 +123,13 @@ impl Pipeline {
 
         let mut dead_letter_writer = JoinSet::new();
         let dead_letter_jobs = dead_letter.map(|output| {
-            let (mut component, health) = environment.component(&name, "dead_letter", "dead_letter");
-            component.delivered = metrics.dead_lettered.clone();
+            let (component, health) = environment.component(&name, "dead_letter", "dead_letter");
             let refused = ToFiles { folder: environment.state.join("dead-letter"), health: health.clone() };
             let context =
                 OutputContext { pipeline: name.to_string(), label: "dead_letter".into(), metrics: component, health };
             let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
-            let writer = Writer { output, context, refused: Arc::new(refused) };
+            let delivered = Some(metrics.dead_lettered.clone());
+            let writer = Writer { output, context, refused: Arc::new(refused), delivered };
             dead_letter_writer.spawn(writer.run(waiting, close_within));
             jobs
         });
@@ -143,7 +143,8 @@ impl Pipeline {
             let refused = ToDeadLetters { letters: letters.clone(), stage: stage.clone() };
             let context = OutputContext { pipeline: name.to_string(), label, metrics: component, health };
             let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
-            writers.spawn(Writer { output, context, refused: Arc::new(refused) }.run(waiting, close_within));
+            let writer = Writer { output, context, refused: Arc::new(refused), delivered: None };
+            writers.spawn(writer.run(waiting, close_within));
             let mut when = when.into_iter();
             for lane in &mut routes {
                 lane.push(Route { stage: stage.clone(), when: when.next(), jobs: jobs.clone() });

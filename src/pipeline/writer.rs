@@ -3,6 +3,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use prometheus_client::metrics::counter::Counter;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until},
@@ -32,6 +33,8 @@ pub struct Writer {
     pub output: Box<dyn Output>,
     pub context: OutputContext,
     pub refused: Arc<dyn Refused>,
+    /// Counts confirmed messages beside the output's own counter: the pipeline's dead letters.
+    pub delivered: Option<Counter>,
 }
 
 /// Jobs that may wait in front of a writer. The bytes are bounded by the budget; this bounds their number.
@@ -110,22 +113,17 @@ impl Writer {
         result: Result<(), WriteError>,
         instead: &mut Vec<Job>,
     ) -> Result<Option<Write>, PipelineError> {
+        let WriteError { rejected, retry } = result.err().unwrap_or_default();
         let metrics = &self.context.metrics;
         metrics.write_seconds.observe(started.elapsed().as_secs_f64());
-        let Err(WriteError { rejected, retry }) = result else {
-            metrics.delivered.inc_by(write.parcel.len() as u64);
-            self.context.health.ok();
-            debug!(output = self.context.label, messages = write.parcel.len(), attempts = write.attempts, "delivered");
-            write.acks.into_iter().for_each(|ack| ack.delivered());
-            return Ok(None);
-        };
         if !rejected.is_empty() {
             metrics.rejected.inc_by(rejected.len() as u64);
             instead.extend(self.refused.take(&write, &rejected).await?);
         }
         let Some(retry) = retry else {
-            metrics.delivered.inc_by((write.parcel.len() - rejected.len()) as u64);
+            self.count_delivered(write.parcel.len() - rejected.len());
             self.context.health.ok();
+            debug!(output = self.context.label, messages = write.parcel.len(), attempts = write.attempts, "settled");
             write.acks.into_iter().for_each(|ack| ack.delivered());
             return Ok(None);
         };
@@ -134,10 +132,17 @@ impl Writer {
             Pending::All => write.parcel.select(&others(&write.parcel, &rejected)),
             Pending::Only(indexes) => write.parcel.select(&indexes),
         };
-        metrics.delivered.inc_by((write.parcel.len() - rejected.len() - parcel.len()) as u64);
+        self.count_delivered(write.parcel.len() - rejected.len() - parcel.len());
         metrics.retries.inc();
         self.context.health.fault(retry.reason);
         Ok(Some(Write { parcel, ..write }))
+    }
+
+    fn count_delivered(&self, messages: usize) {
+        self.context.metrics.delivered.inc_by(messages as u64);
+        if let Some(total) = &self.delivered {
+            total.inc_by(messages as u64);
+        }
     }
 
     /// Brings the output back to work: lets open writes end, pauses, connects, and writes `again` what is left, in order.
