@@ -12,6 +12,8 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod text;
+#[expect(dead_code, reason = "the function library is being moved to it")]
+mod value;
 
 pub use jsonpath::{JsonPaths, LookupError};
 pub use mapping::{Condition, Emit, Mapping};
