@@ -9,12 +9,14 @@
 //!
 //! Cloning a `Batch` copies descriptors, never payloads. The original bytes stay reachable through `origin`, so a dead
 //! letter can always show what was really received. Nothing here allocates per message.
+mod layout;
 mod source;
 
 use std::{any::Any, sync::Arc};
 
 use bytes::Bytes;
 
+pub use layout::{Document, Documents, Key, Layout, NodeId, Scanned, Slot, SlotKind};
 pub use source::{Captures, Header, Origin, Source, SourceBuilder};
 
 /// A run of bytes inside an arena: start and length, at most 4 GiB.

@@ -1,6 +1,4 @@
 //! `meta.…`: the metadata of a message, by the same names in scripts and templates.
-use std::io::Write as _;
-
 use crate::message::MessageRef;
 
 /// One field of a message's metadata.
@@ -45,7 +43,12 @@ impl MetaField {
         if let Some(name) = text.strip_prefix("headers.") {
             return plain(name).then(|| Self::Header(name.to_owned()));
         }
-        Some(match text {
+        (plain(text) && text != "levels" && text != "headers").then(|| Self::named(text))
+    }
+
+    /// The field of that name; any that is not known is a capture.
+    pub(super) fn named(name: &str) -> Self {
+        match name {
             "topic" => Self::Topic,
             "key" => Self::Key,
             "partition" => Self::Partition,
@@ -55,35 +58,56 @@ impl MetaField {
             "received_at_ms" => Self::ReceivedAtMs,
             "qos" => Self::Qos,
             "retain" => Self::Retain,
-            name if plain(name) && name != "levels" && name != "headers" => Self::Capture(name.to_owned()),
-            _ => return None,
-        })
+            name => Self::Capture(name.to_owned()),
+        }
+    }
+
+    /// The value; none when the message does not have it.
+    pub(super) fn value<'a>(&self, message: MessageRef<'a>) -> Option<MetaValue<'a>> {
+        let (source, origin) = (message.source(), message.origin());
+        match self {
+            Self::Topic => Some(message.topic()).filter(|topic| !topic.is_empty()).map(MetaValue::Text),
+            Self::Level(n) => message.topic().split('/').nth(*n).map(MetaValue::Text),
+            Self::Key => message.key().map(MetaValue::of_bytes),
+            Self::Partition => (origin.partition >= 0).then(|| MetaValue::Int(origin.partition.into())),
+            Self::Offset => (origin.offset >= 0).then_some(MetaValue::Int(origin.offset)),
+            Self::TimestampMs => origin.timestamp_ms.map(MetaValue::Int),
+            Self::ReceivedAt => Some(MetaValue::Int(origin.received_at_ms.div_euclid(1000))),
+            Self::ReceivedAtMs => Some(MetaValue::Int(origin.received_at_ms)),
+            Self::Qos => Some(MetaValue::Int(origin.qos.into())),
+            Self::Retain => Some(MetaValue::Bool(origin.retain)),
+            Self::Header(name) => {
+                source.headers(origin).find(|(n, _)| n == name).map(|(_, value)| MetaValue::of_bytes(value))
+            }
+            Self::Capture(name) => source.capture(origin, name).map(MetaValue::Text),
+        }
     }
 
     /// Appends the value as text. Answers false, and appends nothing, when the message does not have it.
     pub fn write(&self, message: MessageRef<'_>, out: &mut Vec<u8>) -> bool {
-        let (source, origin) = (message.source(), message.origin());
-        let number = |out: &mut Vec<u8>, value: Option<i64>| value.is_some_and(|v| write!(out, "{v}").is_ok());
-        let text = |out: &mut Vec<u8>, value: Option<&[u8]>| match value {
-            Some(v) => {
-                out.extend_from_slice(v);
-                true
-            }
-            None => false,
-        };
-        match self {
-            Self::Topic => text(out, Some(message.topic().as_bytes()).filter(|t| !t.is_empty())),
-            Self::Level(n) => text(out, message.topic().split('/').nth(*n).map(str::as_bytes)),
-            Self::Key => text(out, message.key()),
-            Self::Partition => number(out, (origin.partition >= 0).then_some(origin.partition.into())),
-            Self::Offset => number(out, (origin.offset >= 0).then_some(origin.offset)),
-            Self::TimestampMs => number(out, origin.timestamp_ms),
-            Self::ReceivedAt => number(out, Some(origin.received_at_ms.div_euclid(1000))),
-            Self::ReceivedAtMs => number(out, Some(origin.received_at_ms)),
-            Self::Qos => number(out, Some(origin.qos.into())),
-            Self::Retain => text(out, Some(if origin.retain { b"true" } else { b"false" })),
-            Self::Header(name) => text(out, source.headers(origin).find(|(n, _)| n == name).map(|(_, v)| v)),
-            Self::Capture(name) => text(out, source.capture(origin, name).map(str::as_bytes)),
+        match self.value(message) {
+            None => return false,
+            Some(MetaValue::Text(text)) => out.extend_from_slice(text.as_bytes()),
+            Some(MetaValue::Bytes(bytes)) => out.extend_from_slice(bytes),
+            Some(MetaValue::Int(value)) => out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
+            Some(MetaValue::Bool(value)) => out.extend_from_slice(if value { b"true" } else { b"false" }),
         }
+        true
+    }
+}
+
+/// What a field of the metadata holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MetaValue<'a> {
+    Text(&'a str),
+    /// Not UTF-8: scripts take it for missing.
+    Bytes(&'a [u8]),
+    Int(i64),
+    Bool(bool),
+}
+
+impl<'a> MetaValue<'a> {
+    fn of_bytes(bytes: &'a [u8]) -> Self {
+        simdutf8::basic::from_utf8(bytes).map_or(Self::Bytes(bytes), Self::Text)
     }
 }

@@ -8,6 +8,8 @@ use super::{
     document::{Untouched, Unwritable, UnwritableKind},
     engine::{self, Stop},
     needs::{MetaNeed, Needs, PayloadNeed},
+    plan::{self, Plan, Refusal},
+    syntax::Tree,
 };
 use crate::{
     codec::json::{self, Content},
@@ -68,6 +70,16 @@ impl Program {
         }
         let needs = Needs::of(&ast);
         Ok(Self { engine, ast, scope, state: None, needs, place })
+    }
+
+    /// The script as a plan, or the reason why there is none.
+    pub fn plan(&self, source: &str) -> Result<Plan, Refusal> {
+        plan::compile(&Tree::of(&self.engine, source, &self.ast, []))
+    }
+
+    /// Where a place in the script is in its file: `file:line:column`.
+    pub fn locate(&self, line: usize, column: usize) -> String {
+        self.place.locate(line, column)
     }
 
     /// Runs the script for one message.

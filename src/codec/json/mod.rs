@@ -5,8 +5,10 @@
 //! but for two things: numbers too large for a float (`1e400`) are numbers here, and nesting is an error of its own. It
 //! never recurses deeper than `DEPTH_MAX`.
 mod read;
+mod scan;
 mod write;
 
+pub use scan::scan;
 pub use read::{Kind, NotJson, Number, Reader, Text};
 pub use write::{NotFinite, compact, float, integer, string};
 

@@ -72,15 +72,30 @@ impl<'a> Text<'a> {
             return Cow::Borrowed(self.raw);
         }
         let mut out = String::with_capacity(self.raw.len());
+        self.pieces(|piece| out.push_str(piece));
+        Cow::Owned(out)
+    }
+
+    /// A string with escapes, from what stands between the quotes. It was read before.
+    pub fn escaped(raw: &'a str) -> Self {
+        Self { raw, escaped: true }
+    }
+
+    /// True when there are escapes in it.
+    pub fn is_escaped(self) -> bool {
+        self.escaped
+    }
+
+    /// Hands over what the string says, piece by piece.
+    pub fn pieces(self, mut take: impl FnMut(&str)) {
         let mut rest = self.raw;
-        while let Some(slash) = rest.find('\\') {
-            out.push_str(&rest[..slash]);
-            let (char, length) = unescape(&rest[slash..]).expect("escapes were checked when the string was read");
-            out.push(char);
+        while let Some(slash) = rest.find('\\').filter(|_| self.escaped) {
+            take(&rest[..slash]);
+            let (char, length) = unescape(&rest.as_bytes()[slash..]).expect("escapes were checked when the string was read");
+            take(char.encode_utf8(&mut [0; 4]));
             rest = &rest[slash + length..];
         }
-        out.push_str(rest);
-        Cow::Owned(out)
+        take(rest);
     }
 
     /// What stands between the quotes.
@@ -94,9 +109,8 @@ impl<'a> Text<'a> {
     }
 }
 
-/// The character an escape at the start of `text` stands for, and the escape's length.
-fn unescape(text: &str) -> Option<(char, usize)> {
-    let bytes = text.as_bytes();
+/// The character an escape at the start of `bytes` stands for, and the escape's length.
+fn unescape(bytes: &[u8]) -> Option<(char, usize)> {
     let plain = match bytes.get(1)? {
         b'"' => '"',
         b'\\' => '\\',
@@ -120,6 +134,11 @@ fn unescape(text: &str) -> Option<(char, usize)> {
         _ => return None,
     };
     Some((plain, 2))
+}
+
+/// The length of the escape that `bytes` starts with, when it is one.
+pub(super) fn escape_len(bytes: &[u8]) -> Option<usize> {
+    unescape(bytes).map(|(_, length)| length)
 }
 
 fn hex(digits: &[u8]) -> Option<u32> {
@@ -306,16 +325,13 @@ impl<'a> Reader<'a> {
         let mut at = start;
         let mut escaped = false;
         loop {
-            // Most bytes of most strings are neither of these three.
-            while bytes.get(at).is_some_and(|&b| b != b'"' && b != b'\\' && b >= 0x20) {
-                at += 1;
-            }
+            at = super::write::next_special(bytes, at).unwrap_or(bytes.len());
             match bytes.get(at) {
                 Some(b'"') => {
                     self.at = at + 1;
                     return Ok(Text { raw: &self.text[start..at], escaped });
                 }
-                Some(b'\\') => match unescape(&self.text[at..]) {
+                Some(b'\\') => match unescape(&bytes[at..]) {
                     Some((_, length)) => {
                         escaped = true;
                         at += length;

@@ -6,24 +6,22 @@ use super::{NotJson, Reader};
 #[error("`{0}` is not a number that JSON can hold")]
 pub struct NotFinite(pub f64);
 
-/// Appends a string in quotes.
-pub fn string(text: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
+/// Appends a string in quotes. Answers true when something in it had to be escaped.
+pub fn string(text: &str, out: &mut Vec<u8>) -> bool {
     let bytes = text.as_bytes();
+    out.reserve(bytes.len() + 2);
+    out.push(b'"');
     let mut written = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
+    while let Some(at) = next_special(bytes, written) {
         out.extend_from_slice(&bytes[written..at]);
         written = at + 1;
-        match byte {
+        match bytes[at] {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
-            _ => {
+            byte => {
                 out.extend_from_slice(b"\\u00");
                 out.extend([byte >> 4, byte & 15].map(|nibble| b"0123456789abcdef"[usize::from(nibble)]));
             }
@@ -31,6 +29,25 @@ pub fn string(text: &str, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(&bytes[written..]);
     out.push(b'"');
+    written > 0
+}
+
+/// The first byte from `start` on that cannot stand in a JSON string as it is: a quote, a backslash, a control character.
+pub(super) fn next_special(bytes: &[u8], start: usize) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = ONES << 7;
+    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let mut at = start;
+    // Eight bytes at a time: most have none. A false alarm only ends in the loop below.
+    while let Some(chunk) = bytes.get(at..at + 8) {
+        let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
+        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
+        if control | has_zero(word ^ (ONES * 0x22)) | has_zero(word ^ (ONES * 0x5c)) != 0 {
+            break;
+        }
+        at += 8;
+    }
+    bytes[at..].iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\').map(|offset| at + offset)
 }
 
 /// Appends an integer.

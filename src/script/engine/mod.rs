@@ -98,7 +98,7 @@ fn progress(_: u64) -> Option<Dynamic> {
 }
 
 /// Unix milliseconds; the same value however often one message asks.
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     RUN.with(|run| {
         run.now_ms.get().unwrap_or_else(|| {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);

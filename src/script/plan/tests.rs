@@ -1,0 +1,413 @@
+//! Plans against the interpreter: whatever a plan answers, the interpreter answers, too.
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use crate::{
+    codec::json::{Kind, Reader},
+    diagnostic::ScriptPlace,
+    message::{Batch, SourceBuilder},
+    script::{Emit, Mapping},
+};
+
+/// JSON as values that can be compared: a number by its kind and value.
+#[derive(Debug, PartialEq)]
+enum Json {
+    Null,
+    Bool(bool),
+    Int(String),
+    Float(u64),
+    Text(String),
+    List(Vec<Json>),
+    Map(BTreeMap<String, Json>),
+}
+
+fn read(reader: &mut Reader<'_>) -> Json {
+    match reader.value().unwrap() {
+        Kind::Null => Json::Null,
+        Kind::Bool(value) => Json::Bool(value),
+        Kind::Number(number) if number.integer && number.text != "-0" => Json::Int(number.text.to_owned()),
+        Kind::Number(number) => Json::Float(number.text.parse::<f64>().unwrap().to_bits()),
+        Kind::String(text) => Json::Text(text.decode().into_owned()),
+        Kind::Array => {
+            let mut items = Vec::new();
+            while reader.next_item(items.is_empty()).unwrap() {
+                items.push(read(reader));
+            }
+            Json::List(items)
+        }
+        Kind::Object => {
+            let (mut members, mut first) = (BTreeMap::new(), true);
+            while let Some(key) = reader.next_key(first).unwrap() {
+                first = false;
+                members.insert(key.decode().into_owned(), read(reader));
+            }
+            Json::Map(members)
+        }
+    }
+}
+
+fn parse(bytes: &[u8]) -> Json {
+    let text = std::str::from_utf8(bytes).unwrap();
+    let mut reader = Reader::new(text);
+    let value = read(&mut reader);
+    reader.end().unwrap_or_else(|error| panic!("{text}: {error}"));
+    value
+}
+
+fn batch(payloads: &[&str]) -> Batch {
+    let mut source = SourceBuilder::new("mqtt");
+    for (at, payload) in payloads.iter().enumerate() {
+        source
+            .push(payload.as_bytes(), |origin, parts| {
+                if at % 3 != 2 {
+                    origin.topic = parts.text("devices/phone-°1/telemetry")?;
+                    origin.key = Some(parts.bytes(b"k\"1")?);
+                }
+                origin.qos = 1;
+                origin.received_at_ms = 1_700_000_000_999;
+                parts.header(origin, "trace", b"abc")
+            })
+            .unwrap();
+    }
+    Batch::new(source.finish())
+}
+
+fn mapping(script: &str) -> Option<Mapping> {
+    let place = ScriptPlace { file: "test".into(), line: 1, column: 1, exact: true };
+    Mapping::compile(script, place).ok()
+}
+
+/// How a comparison came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Came {
+    /// The script is not compiled.
+    Refused,
+    /// The message was left to the interpreter.
+    Left,
+    Equal,
+}
+
+fn compare(mapping: &mut Mapping, script: &str, batch: &Batch, at: usize) -> Came {
+    if mapping.refusal().is_some() {
+        return Came::Refused;
+    }
+    let message = batch.get(at);
+    let (mut planned, mut interpreted) = (b"before".to_vec(), b"before".to_vec());
+    mapping.interpreted();
+    let plan = mapping.run(message, &mut planned);
+    if mapping.interpreted().message > 0 {
+        return Came::Left;
+    }
+    let truth = mapping.interpret(message, &mut interpreted);
+    mapping.interpreted();
+    let payload = String::from_utf8_lossy(message.payload());
+    assert_eq!(plan, truth, "\n--- script\n{script}\n--- payload\n{payload}\n");
+    if plan == Ok(Emit::Written) {
+        let show = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert_eq!(
+            parse(&planned[6..]),
+            parse(&interpreted[6..]),
+            "\n--- script\n{script}\n--- payload\n{payload}\n--- plan\n{}\n--- interpreter\n{}\n",
+            show(&planned[6..]),
+            show(&interpreted[6..])
+        );
+    }
+    Came::Equal
+}
+
+/// Payloads with every kind of value in the places that the scripts below look at.
+const PAYLOADS: &[&str] = &[
+    r#"{"a":1,"b":{"c":2.5,"d":"x","e":{"f":true}},"l":[3,1.5,-2],"t":"hello °C","n":null,"u":"12","o":{}}"#,
+    r#"{"a":-7,"b":{"c":84,"d":"a\"b\\c\n","e":{}},"l":["x","y","x"],"t":"A/b/C","u":" 4.5 ","z":[[1],[2,3]]}"#,
+    r#"not JSON"#,
+    r#"{}"#,
+    r#"null"#,
+    r#"[1,2,{"a":5}]"#,
+    r#"{"a":18446744073709551615,"b":{"c":1e300,"d":"","e":5},"l":[],"t":"\u00e9\ud83d\ude00","u":"-0"}"#,
+    r#"{"a":-0,"b":{"c":-0.0,"d":"5"},"l":[1,[2],{"x":1}],"t":"°","u":"1e400"}"#,
+    r#"{"a":"text","b":[1],"l":{"x":1,"y":2},"t":7,"u":true}"#,
+    r#"{"a":9223372036854775807,"b":{"c":9223372036854775808,"d":"9"},"l":[9223372036854775807,1],"t":"t"}"#,
+    r#"{"a":1,"a":2,"b":{"c":1,"c":{"f":1}},"b":{"d":1.10},"l":[1],"l":[2,3]}"#,
+    r#" { "a" : 1.10 , "b" : { "c" : 0.1 , "d" : "0.1" } , "l" : [ 0.1 , 0.2 , 0.3 ] , "t" : "x" } "#,
+    r#"{"a":true,"b":{"c":false,"d":"true"},"l":[true,false,null],"t":"true","u":"TRUE"}"#,
+    r#"{"\u0061":3,"b":{"\u0063":4,"x\u0022y":1},"t":"tab\there"}"#,
+    r#""just text""#,
+    r#"{"a":2147483648.0,"b":{"c":123456789.125,"d":"12345678901234567890"},"l":[5,4,3,2,1],"t":"  padded  "}"#,
+];
+
+fn all(script: &str) -> Vec<Came> {
+    let mut mapping = mapping(script).unwrap_or_else(|| panic!("not a script: {script}"));
+    let batch = batch(PAYLOADS);
+    (0..PAYLOADS.len()).map(|at| compare(&mut mapping, script, &batch, at)).collect()
+}
+
+#[test]
+fn what_users_write_is_compiled_and_gives_what_the_interpreter_gives() {
+    for script in [
+        "payload",
+        "text",
+        "meta.topic",
+        "#{ topic: meta.topic, payload: if is_json { payload } else { #{ raw: text } }, received_at: meta.received_at }",
+        "if !is_json { throw \"no\" } let p = payload?.b; #{ c: p?.c ?? 0.0, d: p?.d, all: payload }",
+        "let p = payload?.b ?? #{}; #{ c: p.c, d: p?.d ?? \"none\", e: p.e?.f }",
+        "let p = payload; p.extra = 1; p",
+        "payload.extra = #{ x: 1 }; payload.b.c = payload.a; payload",
+        "payload.a += 1; payload[\"new\"] = meta.key; payload",
+        "let out = []; for x in payload.l { if x == 1 { continue; } out.push(x); } #{ out: out, n: out.len() }",
+        "let sum = 0.0; for x in payload.l { sum += x; } sum",
+        "let n = 0; for i in 0..5 { n += i; if i == 3 { break; } } n",
+        "let n = 0; for i in 0..=5 { n += i; } n",
+        "payload.l.map(|x| x * 2)",
+        "let k = 10; payload.l.filter(|x| x > 1).map(|x, i| x * k + i)",
+        "payload.l.all(|x| x > 0) || payload.l.some(|x| x < 0)",
+        "payload.l.find(|x| x == 1) ?? \"none\"",
+        "switch payload.a { 1 => \"one\", -7 => \"minus seven\", \"text\" => payload.t, 2..5 => \"few\", _ => () }",
+        "switch payload.t { \"A/b/C\" => #{ x: 1 }, \"t\" => #{ y: payload.a }, _ => drop() }",
+        "if payload.a == 1 { return #{ a: payload.a, b: 1 }; } #{ b: 2, c: [payload.l, payload?.t] }",
+        "`${payload.a} and ${payload.t}: ${payload.b?.c}`",
+        "payload.t.split(\"/\")[1]",
+        "payload.t.split(\"/\").len()",
+        "meta.levels[1].to_upper() + \"-\" + payload.t.to_lower()",
+        "payload.t.sub_string(1, 3) + payload.t.sub_string(2)",
+        "#{ k: payload.b.keys(), v: payload.b.values(), n: payload.b.len(), has: payload.b.contains(\"c\"), i: \"c\" in payload.b }",
+        "fn twice(x) { if x == 1 { return 0; } x * 2 } #{ a: twice(payload.a), b: twice(3) }",
+        "fn outer(x) { inner(x) + 1 } fn inner(x) { x * 10 } outer(payload.a)",
+        "min(payload.a, 5) + max(2.5, payload.a)",
+        "#{ f: payload.a.to_float(), i: payload.b.c.to_int(), s: payload.a.to_string(), r: payload.b.c.round() }",
+        "parse_int(payload.u) ?? 1",
+        "payload.a > 0 && payload.a < 10 || payload.t == \"°\"",
+        "let t = payload.t; t.trim(); #{ t: t, n: t.len() }",
+        "#{ \"a b\": 1, \"q\\\"\": payload?[\"t\"] ?? payload.a, z: [] , m: #{} }",
+        "now() > 1600000000",
+        "(payload.a ?? 0) + 1",
+        "let x = if payload.a == 1 { 5 } else { payload.a }; x % 3",
+        "if payload.a == 1 { drop() } payload.a",
+        "-payload.a",
+        "payload.l[0] + payload.l[1]",
+        "let m = #{ x: payload.b }; m.x.c = 1; m.y = m.x; m",
+    ] {
+        let came = all(script);
+        assert!(!came.contains(&Came::Refused), "not compiled: {script}: {:?}", mapping(script).unwrap().refusal());
+        assert!(came.contains(&Came::Equal), "no message was mapped by the plan of: {script}");
+    }
+}
+
+#[test]
+fn what_a_plan_does_not_know_is_named_with_its_place() {
+    for (script, what, at) in [
+        ("let x = 1;\nwhile x < 5 { x += 1; }\nx", "`while` and `loop`", (2, 1)),
+        ("#{ a: 1,\n   m: meta }", "`meta` as a whole", (2, 7)),
+        ("payload.l.reduce(|a, b| a + b)", "the method `reduce`", (1, 11)),
+        ("fn f(x) { if x > 1 { f(x - 1) } else { 1 } } f(payload.a)", "a function that calls itself", (1, 22)),
+        ("let f = |x| x; 1", "a closure that is kept", (1, 9)),
+        ("try { payload.a.b } catch { 2 }", "`try`", (1, 1)),
+        ("payload.a << 2", "an operator", (1, 11)),
+    ] {
+        let refusal = mapping(script).unwrap().refusal().cloned().unwrap_or_else(|| panic!("compiled: {script}"));
+        assert_eq!((refusal.what.as_str(), refusal.at), (what, at), "{script}");
+    }
+}
+
+/// A script made from bytes: the same bytes make the same script, and fewer bytes a simpler one.
+struct Maker<'b> {
+    bytes: std::slice::Iter<'b, u8>,
+}
+
+const INTS: &[&str] = &["0", "1", "2", "-3", "7", "100", "9223372036854775807"];
+const FLOATS: &[&str] = &["0.0", "1.5", "-2.25", "0.1", "1e10", "84.0"];
+const TEXTS: &[&str] = &["\"\"", "\"x\"", "\"A/b/C\"", "\"°C\"", "\"q\\\"\\\\\\n\"", "\"12\"", "\"4.5\"", "\"c\""];
+const PLACES: &[&str] = &[
+    "payload.a", "payload?.a", "payload.b.c", "payload?.b?.c", "payload.b?.d", "payload.t", "payload.u", "payload.l",
+    "payload?.l", "payload.l[0]", "payload.l?[1]", "payload.b", "payload.n", "payload.z[1][0]", "payload.o.x",
+    "payload[\"t\"]", "payload", "text", "is_json", "meta.topic", "meta.key", "meta.levels[1]", "meta.qos",
+    "meta.headers.trace", "meta.none", "x", "y", "m", "list",
+];
+
+impl Maker<'_> {
+    fn choose(&mut self, among: usize) -> usize {
+        usize::from(self.bytes.next().copied().unwrap_or(0)) % among
+    }
+
+    fn pick<'s>(&mut self, from: &[&'s str]) -> &'s str {
+        from[self.choose(from.len())]
+    }
+
+    fn script(&mut self) -> String {
+        let mut out = format!("let x = {}; let y = {}; ", self.any(2), self.any(2));
+        out += &format!("let m = #{{ c: {}, d: {} }}; let list = [{}]; ", self.any(1), self.any(1), self.any(1));
+        for _ in 0..self.choose(4) {
+            out += &self.statement(2);
+        }
+        match self.choose(3) {
+            0 => out + self.any(3).as_str(),
+            1 => out + format!("#{{ a: {}, b: {}, x: x, list: list, m: m }}", self.any(3), self.any(2)).as_str(),
+            _ => out + format!("if {} {{ {} }} else {{ #{{ z: {}, y: y }} }}", self.truth(2), self.any(2), self.any(2)).as_str(),
+        }
+    }
+
+    fn statement(&mut self, depth: usize) -> String {
+        match self.choose(12) {
+            0 => format!("x = {}; ", self.any(depth)),
+            1 => format!("x += {}; ", self.any(depth)),
+            2 => format!("let y = {}; ", self.any(depth)),
+            3 => format!("list.push({}); ", self.any(depth)),
+            4 => format!("m.{} = {}; ", self.pick(&["c", "d", "e"]), self.any(depth)),
+            5 => format!("m[{}] = {}; ", self.text(1), self.any(depth)),
+            6 => format!("list[{}] = {}; ", self.pick(&["0", "1", "-1"]), self.any(depth)),
+            7 if depth > 0 => format!("if {} {{ {} }} ", self.truth(1), self.statement(depth - 1)),
+            8 if depth > 0 => format!("for v in {} {{ {} x = v; }} ", self.list(1), self.statement(depth - 1)),
+            9 if depth > 0 => format!("for i in 0..{} {{ {} y += i; }} ", self.pick(INTS), self.statement(depth - 1)),
+            10 => format!("if {} {{ return {}; }} ", self.truth(1), self.any(depth)),
+            _ => format!("payload.{} = {}; ", self.pick(&["a", "new", "b.c"]), self.any(1)),
+        }
+    }
+
+    fn any(&mut self, depth: usize) -> String {
+        if depth == 0 {
+            return self.pick(PLACES).to_owned();
+        }
+        match self.choose(14) {
+            0 => self.pick(PLACES).to_owned(),
+            1 => self.number(depth),
+            2 => self.text(depth),
+            3 => self.truth(depth),
+            4 => self.list(depth),
+            5 => format!("#{{ k: {}, \"a b\": {} }}", self.any(depth - 1), self.any(depth - 1)),
+            6 => format!("({} ?? {})", self.any(depth - 1), self.any(depth - 1)),
+            7 => format!("(if {} {{ {} }} else {{ {} }})", self.truth(depth - 1), self.any(depth - 1), self.any(depth - 1)),
+            8 => format!(
+                "(switch {} {{ {} => {}, {} => {}, 1..9 => {}, _ => {} }})",
+                self.any(depth - 1),
+                self.pick(INTS),
+                self.any(depth - 1),
+                self.pick(TEXTS),
+                self.any(0),
+                self.any(0),
+                self.any(depth - 1)
+            ),
+            9 => "()".to_owned(),
+            10 => {
+                let (name, count, _) = super::builtins::BUILTINS[self.choose(super::builtins::BUILTINS.len())];
+                let arguments: Vec<_> = (0..count).map(|_| self.any(depth - 1)).collect();
+                format!("{name}({})", arguments.join(", "))
+            }
+            11 => format!("{}?.{}", self.pick(PLACES), self.pick(&["c", "d", "x", "len()", "to_string()"])),
+            12 => format!("m.{}", self.pick(&["c", "d", "e", "keys()", "len()"])),
+            _ => format!("{}[{}]", self.list(depth - 1), self.pick(INTS)),
+        }
+    }
+
+    fn number(&mut self, depth: usize) -> String {
+        match self.choose(if depth == 0 { 3 } else { 9 }) {
+            0 => self.pick(INTS).to_owned(),
+            1 => self.pick(FLOATS).to_owned(),
+            2 => self.pick(&PLACES[..10]).to_owned(),
+            3..=6 => format!(
+                "({} {} {})",
+                self.number(depth - 1),
+                self.pick(&["+", "-", "*", "/", "%"]),
+                self.number(depth - 1)
+            ),
+            7 => format!("-{}", self.number(0)),
+            _ => format!("{}.{}()", self.any(depth - 1), self.pick(&["len", "abs", "to_int", "to_float", "round", "floor"])),
+        }
+    }
+
+    fn text(&mut self, depth: usize) -> String {
+        match self.choose(if depth == 0 { 2 } else { 7 }) {
+            0 => self.pick(TEXTS).to_owned(),
+            1 => self.pick(&["payload.t", "payload?.u", "meta.topic", "payload.b?.d", "text"]).to_owned(),
+            2 => format!("({} + {})", self.text(depth - 1), self.any(depth - 1)),
+            3 => format!("`<${{{}}}|${{{}}}>`", self.any(depth - 1), self.any(depth - 1)),
+            4 => format!("{}.{}()", self.text(depth - 1), self.pick(&["to_upper", "to_lower", "to_string"])),
+            5 => format!("{}.split({})[{}]", self.text(depth - 1), self.pick(&TEXTS[1..]), self.pick(&["0", "1"])),
+            _ => format!("{}.sub_string({}, {})", self.text(depth - 1), self.pick(INTS), self.pick(INTS)),
+        }
+    }
+
+    fn truth(&mut self, depth: usize) -> String {
+        match self.choose(if depth == 0 { 2 } else { 8 }) {
+            0 => "true".to_owned(),
+            1 => "is_json".to_owned(),
+            2..=4 => format!(
+                "({} {} {})",
+                self.any(depth - 1),
+                self.pick(&["==", "!=", "<", "<=", ">", ">="]),
+                self.any(depth - 1)
+            ),
+            5 => format!("!{}", self.truth(depth - 1)),
+            6 => format!("({} {} {})", self.truth(depth - 1), self.pick(&["&&", "||"]), self.truth(depth - 1)),
+            _ => format!("{}.contains({})", self.any(depth - 1), self.any(depth - 1)),
+        }
+    }
+
+    fn list(&mut self, depth: usize) -> String {
+        match self.choose(if depth == 0 { 2 } else { 6 }) {
+            0 => "payload.l".to_owned(),
+            1 => "list".to_owned(),
+            2 => format!("[{}, {}]", self.any(depth - 1), self.any(depth - 1)),
+            3 => format!("{}.map(|v| {})", self.list(depth - 1), self.pick(&["v", "v + 1", "`${v}`", "#{ v: v, x: x }"])),
+            4 => format!("{}.filter(|v| {})", self.list(depth - 1), self.pick(&["v > 1", "v == x", "true", "v != ()"])),
+            _ => format!("{}.split(\"/\")", self.text(depth - 1)),
+        }
+    }
+}
+
+/// Generated scripts, each with every payload. `PROPTEST_CASES=200000 cargo test --release generated_scripts` for a long
+/// run.
+#[test]
+fn generated_scripts_give_what_the_interpreter_gives() {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    let counts = std::cell::Cell::new([0_u32; 3]);
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    let bytes = proptest::collection::vec(any::<u8>(), 0..160);
+    let result = runner.run(&bytes, |bytes| {
+        let script = Maker { bytes: bytes.iter() }.script();
+        // What Rhai's own optimiser or checks refuse is no script.
+        let Some(mut mapping) = mapping(&script) else { return Ok(()) };
+        let batch = batch(PAYLOADS);
+        for at in 0..PAYLOADS.len() {
+            let mut seen = counts.get();
+            seen[compare(&mut mapping, &script, &batch, at) as usize] += 1;
+            counts.set(seen);
+        }
+        Ok(())
+    });
+    result.unwrap_or_else(|error| panic!("{error}"));
+    let [refused, left, equal] = counts.get();
+    assert!(equal * 10 > left + equal, "plans answered only {equal} of {} messages", left + equal);
+    assert!(refused * 5 < left + equal, "{refused} of the scripts' messages were not compiled");
+}
+
+#[test]
+fn every_builtin_gives_what_the_interpreter_gives_for_every_kind_of_value() {
+    let values = [
+        "()", "true", "0", "-5", "9223372036854775807", "(-9223372036854775807 - 1)", "0.0", "-1.5", "2.5", "1e19", "1e300",
+        "(1.0/0.0)", "\"\"", "\"a\"", "\"Straße °C\"", "\"12\"", "\" 7 \"", "\"1.5\"", "\"x1\"", "[]", "[1, \"a\", ()]", "#{}",
+        "#{ a: 1, b: 2 }", "payload.a", "payload.t", "payload.l", "payload.b", "payload.u",
+    ];
+    let payloads = [PAYLOADS[0], PAYLOADS[6]];
+    let batch = batch(&payloads);
+    let mut equal = std::collections::BTreeSet::new();
+    for (name, count, _) in super::builtins::BUILTINS {
+        let mut check = |arguments: &[&str]| {
+            let script = format!("{name}({})", arguments.join(", "));
+            let Some(mut mapping) = mapping(&script) else { return };
+            for at in 0..payloads.len() {
+                if compare(&mut mapping, &script, &batch, at) == Came::Equal {
+                    equal.insert(*name);
+                }
+            }
+        };
+        for a in values {
+            match count {
+                1 => check(&[a]),
+                2 => values.iter().for_each(|b| check(&[a, b])),
+                _ => ["0", "1", "-1", "99"].iter().for_each(|b| check(&[a, b, "2"])),
+            }
+        }
+    }
+    let all: std::collections::BTreeSet<_> = super::builtins::BUILTINS.iter().map(|(name, ..)| *name).collect();
+    assert_eq!(equal, all, "the others were never worked out by a plan");
+}
