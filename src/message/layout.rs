@@ -158,8 +158,8 @@ impl Slot {
 /// What a payload turned out to be when it was scanned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scanned {
-    /// JSON, nested so deep.
-    Json { depth: u8 },
+    /// JSON, nested so deep. `complete` when it is an object without members that the layout does not name.
+    Json { depth: u8, complete: bool },
     /// JSON as far as it was read, nested deeper than is read.
     TooDeep,
     /// Anything else.
@@ -172,15 +172,13 @@ pub struct Documents {
     pub(super) layout: Arc<Layout>,
     pub(super) slots: Vec<Slot>,
     pub(super) scanned: Vec<Scanned>,
-    /// True when no payload has top-level members that the layout does not name.
-    pub(super) complete: bool,
 }
 
 impl Documents {
     /// Room for the scans of `messages` payloads.
     pub fn with_capacity(layout: Arc<Layout>, messages: usize) -> Self {
         let slots = Vec::with_capacity(messages * layout.len());
-        Self { layout, slots, scanned: Vec::with_capacity(messages), complete: false }
+        Self { layout, slots, scanned: Vec::with_capacity(messages) }
     }
 
     /// Adds the next payload: `fill` gets its slots, all missing, and says what it is.
@@ -191,10 +189,10 @@ impl Documents {
         self.scanned.push(scanned);
     }
 
-    /// Says that the payloads have no top-level members besides those of the layout.
-    pub fn complete(mut self) -> Self {
-        self.complete = true;
-        self
+    /// Forgets the scans after the first `messages`.
+    pub fn truncate(&mut self, messages: usize) {
+        self.scanned.truncate(messages);
+        self.slots.truncate(messages * self.layout.len());
     }
 }
 
@@ -204,6 +202,11 @@ pub struct Document<'a> {
     pub layout: &'a Arc<Layout>,
     pub slots: &'a [Slot],
     pub scanned: Scanned,
-    /// True when the payload has no top-level members besides those of the layout.
-    pub complete: bool,
+}
+
+impl Document<'_> {
+    /// True when the payload is an object without members that the layout does not name.
+    pub fn is_complete(&self) -> bool {
+        matches!(self.scanned, Scanned::Json { complete: true, .. })
+    }
 }

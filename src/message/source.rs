@@ -119,7 +119,7 @@ impl Source {
     }
 
     /// The headers a message was received with.
-    pub fn headers(&self, origin: &Origin) -> impl ExactSizeIterator<Item = (&str, &[u8])> {
+    pub fn headers(&self, origin: &Origin) -> impl Iterator<Item = (&str, &[u8])> + Clone {
         let (first, count) = (origin.headers.0 as usize, origin.headers.1 as usize);
         self.headers[first..first + count]
             .iter()

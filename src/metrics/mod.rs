@@ -34,6 +34,16 @@ pub struct PipelineLabels {
     pub pipeline: String,
 }
 
+/// Which script, and why the interpreter ran it.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ScriptLabels {
+    pub pipeline: String,
+    /// `steps[0]`, `outputs.table.when`.
+    pub step: String,
+    /// `script`: it is not compiled to a plan. `message`: it is, and the message did not fit.
+    pub reason: &'static str,
+}
+
 /// Every metric of the process.
 #[derive(Clone)]
 pub struct Metrics {
@@ -53,6 +63,7 @@ pub struct Metrics {
     dead_lettered: Family<PipelineLabels, Counter>,
     in_flight: Family<PipelineLabels, Gauge>,
     age_seconds: Family<PipelineLabels, Histogram, fn() -> Histogram>,
+    interpreted: Family<ScriptLabels, Counter>,
 }
 
 impl Default for Metrics {
@@ -97,6 +108,7 @@ impl Metrics {
             dead_lettered: Family::default(),
             in_flight: Family::default(),
             age_seconds: Family::new_with_constructor(seconds),
+            interpreted: Family::default(),
         };
         r.register("received_messages", "Messages taken from an input", m.received.clone());
         r.register("received_bytes", "Payload bytes taken from an input", m.received_bytes.clone());
@@ -135,6 +147,11 @@ impl Metrics {
             Unit::Seconds,
             m.age_seconds.clone(),
         );
+        r.register(
+            "interpreted_messages",
+            "Messages whose script was interpreted, because it or the message does not fit a compiled plan",
+            m.interpreted.clone(),
+        );
         *m.registry.lock() = r;
         m
     }
@@ -169,6 +186,15 @@ impl Metrics {
         }
     }
 
+    /// The counters of one step's script.
+    pub fn script(&self, pipeline: &str, step: &str) -> ScriptMetrics {
+        let counter = |reason| {
+            let labels = ScriptLabels { pipeline: pipeline.to_owned(), step: step.to_owned(), reason };
+            self.interpreted.get_or_create(&labels).clone()
+        };
+        ScriptMetrics { script: counter("script"), message: counter("message") }
+    }
+
     /// Everything in the text format of OpenMetrics 1.0.
     pub fn text(&self) -> String {
         let mut out = String::new();
@@ -191,6 +217,26 @@ pub struct ComponentMetrics {
     pub broker_dropped: Gauge,
     pub write_seconds: Histogram,
     pub write_messages: Histogram,
+}
+
+/// Counters of messages that a script's interpreter worked on.
+#[derive(Clone, Debug)]
+pub struct ScriptMetrics {
+    pub script: Counter,
+    pub message: Counter,
+}
+
+impl ScriptMetrics {
+    /// Counts messages of a script that is not compiled, and messages that did not fit its plan.
+    pub fn add(&self, script: u64, message: u64) {
+        // A plan that fits, which is the rule, costs no atomic addition.
+        if script > 0 {
+            self.script.inc_by(script);
+        }
+        if message > 0 {
+            self.message.inc_by(message);
+        }
+    }
 }
 
 /// Counters of one pipeline.

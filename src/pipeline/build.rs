@@ -8,6 +8,7 @@ use crate::{
     registry::Registry,
     script::Condition,
     spec::Spec,
+    step,
 };
 
 impl Pipeline {
@@ -27,7 +28,7 @@ impl Pipeline {
             let steps = steps.collect();
             Some(InputPart { label: entry.label.to_string(), input, steps })
         });
-        let inputs: Vec<_> = inputs.collect();
+        let mut inputs: Vec<_> = inputs.collect();
         let outputs = config.outputs.iter().filter_map(|entry| {
             let output = part(registry.output(&entry.component.name), &entry.component, &mut faults)?;
             let mut when = Vec::new();
@@ -43,7 +44,12 @@ impl Pipeline {
             }
             Some(OutputPart { label: entry.label.to_string(), output, when })
         });
-        let outputs = outputs.collect();
+        let mut outputs: Vec<_> = outputs.collect();
+        for (lane, input) in inputs.iter_mut().enumerate() {
+            let mut steps: Vec<_> = input.steps.iter_mut().map(|part| &mut part.step).collect();
+            let mut conditions: Vec<_> = outputs.iter_mut().filter_map(|output| output.when.get_mut(lane)).collect();
+            step::link(&mut steps, &mut conditions);
+        }
         let dead_letter = config
             .dead_letter
             .as_ref()

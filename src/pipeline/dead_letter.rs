@@ -4,7 +4,7 @@
 //! same facts stand in its headers for filters. It goes through a `Writer` of its own, so it is retried like any other
 //! write, and the acks of the batch it came from wait for it.
 //!
-//! Envelope, version 1: `version pipeline stage code reason place? attempts time source{input topic? key? partition?
+//! Envelope, version 1: `version pipeline stage code reason place? part? attempts time source{input topic? key? partition?
 //! offset? timestamp_ms? received_at_ms} payload | payload_base64`. When the dead-letter output refuses even the
 //! envelope because of its size, the payload goes to a file first, and the envelope carries `payload_bytes
 //! payload_sha256 payload_file` instead.
@@ -37,6 +37,8 @@ use crate::{
 pub struct Letter<'a> {
     pub source: &'a Source,
     pub origin: &'a Origin,
+    /// Which part of the message, when a step has split it; from 0.
+    pub part: Option<u32>,
     /// `steps[0]`, `outputs.table`.
     pub stage: &'a str,
     pub code: &'a str,
@@ -97,6 +99,7 @@ impl Refused for ToDeadLetters {
             letters.push(Letter {
                 source: message.source(),
                 origin: message.origin(),
+                part: message.part(),
                 stage: &self.stage,
                 code: &rejection.code,
                 reason: &rejection.reason,
@@ -215,6 +218,9 @@ fn envelopes(pipeline: &str, letters: &[Letter<'_>]) -> Result<Batch, ArenaFull>
         if let Some(place) = letter.place {
             envelope["place"] = json!(place);
         }
+        if let Some(part) = letter.part {
+            envelope["part"] = json!(part);
+        }
         let payload = source.original(origin);
         match simdutf8::basic::from_utf8(payload) {
             Ok(text) => envelope["payload"] = json!(text),
@@ -231,6 +237,7 @@ fn envelopes(pipeline: &str, letters: &[Letter<'_>]) -> Result<Batch, ArenaFull>
                 ("streamer_code", Some(letter.code.to_owned())),
                 ("streamer_reason", Some(letter.reason.chars().take(500).collect())),
                 ("streamer_place", letter.place.map(str::to_owned)),
+                ("streamer_part", letter.part.map(|part| part.to_string())),
                 ("streamer_input", Some(source.input().to_owned())),
                 ("streamer_topic", topic.map(str::to_owned)),
                 ("streamer_partition", number(origin.partition.into())),
@@ -282,6 +289,7 @@ mod tests {
         Letter {
             source,
             origin,
+            part: None,
             stage: "outputs.table",
             code: "column-range",
             reason: "too big",

@@ -17,7 +17,7 @@ use crate::{
     ack::Ack,
     input::{Input, InputContext, Replay},
     message::Batch,
-    metrics::{ComponentMetrics, Health, HealthBoard, Metrics, PipelineMetrics},
+    metrics::{ComponentMetrics, Health, HealthBoard, Metrics, PipelineMetrics, ScriptMetrics},
     output::{Output, OutputContext},
     script::Condition,
     step::{Failure, Step, StepReport},
@@ -147,7 +147,8 @@ impl Pipeline {
             writers.spawn(writer.run(waiting, close_within));
             let mut when = when.into_iter();
             for lane in &mut routes {
-                lane.push(Route { stage: stage.clone(), when: when.next(), jobs: jobs.clone() });
+                let script = |when| (when, environment.metrics.script(&name, &format!("{stage}.when")));
+                lane.push(Route { stage: stage.clone(), when: when.next().map(script), jobs: jobs.clone() });
             }
         }
 
@@ -156,6 +157,8 @@ impl Pipeline {
             let (component, health) = environment.component(&name, "input", &label);
             let context = InputContext { pipeline: name.to_string(), label, metrics: component, health };
             let (letters, budget, metrics) = (letters.clone(), budget.clone(), metrics.clone());
+            let script = |part: StepPart| (environment.metrics.script(&name, &part.label), part);
+            let steps = steps.into_iter().map(script).collect();
             let mut lane = Lane { input, context, steps, routes, letters, budget, metrics };
             let stop = reading.clone();
             lanes.spawn(async move { lane.run(stop).await.map(|()| lane.input) });
@@ -236,7 +239,7 @@ fn note<T>(
 struct Route {
     /// `outputs.table`.
     stage: String,
-    when: Option<Condition>,
+    when: Option<(Condition, ScriptMetrics)>,
     jobs: mpsc::Sender<Job>,
 }
 
@@ -244,7 +247,7 @@ struct Route {
 struct Lane {
     input: Box<dyn Input>,
     context: InputContext,
-    steps: Vec<StepPart>,
+    steps: Vec<(ScriptMetrics, StepPart)>,
     routes: Vec<Route>,
     letters: DeadLetters,
     budget: Budget,
@@ -316,6 +319,7 @@ impl Lane {
             let letters = failed.iter().map(|Failed { stage, failure }| Letter {
                 source: &source,
                 origin: &source.origins()[failure.origin as usize],
+                part: failure.part,
                 stage,
                 code: &failure.code,
                 reason: &failure.reason,
@@ -345,9 +349,10 @@ impl Lane {
     fn work(&mut self, mut batch: Batch) -> (Batch, Vec<Share>, Vec<Failed>, u64) {
         let mut failed = Vec::new();
         let mut filtered = 0;
-        for StepPart { label, step } in &mut self.steps {
+        for (script, StepPart { label, step }) in &mut self.steps {
             let mut report = StepReport::default();
             batch = step.apply(batch, &mut report);
+            script.add(report.interpreted.script, report.interpreted.message);
             filtered += report.filtered;
             failed.extend(report.failures.into_iter().map(|failure| Failed { stage: label.clone(), failure }));
         }
@@ -355,20 +360,23 @@ impl Lane {
         if !conditional {
             return (batch, self.routes.iter().map(|_| Share::All).collect(), failed, filtered);
         }
+        for (when, _) in self.routes.iter().filter_map(|route| route.when.as_ref()) {
+            when.scan(&mut batch);
+        }
         let mut shares: Vec<Vec<u32>> = self.routes.iter().map(|_| Vec::new()).collect();
         for (index, message) in batch.iter().enumerate() {
             // A message whose condition fails for one output goes to none: it is a dead letter, once.
             let start = failed.len();
             let mut wanted = false;
             for (route, share) in self.routes.iter_mut().zip(&mut shares) {
-                match route.when.as_mut().map_or(Ok(true), |when| when.test(message)) {
+                match route.when.as_mut().map_or(Ok(true), |(when, _)| when.test(message)) {
                     Ok(true) => {
                         share.push(index as u32);
                         wanted = true;
                     }
                     Ok(false) => {}
                     Err(error) => {
-                        let failure = Failure::script(message.origin_index(), error);
+                        let failure = Failure::script(message, error);
                         failed.push(Failed { stage: format!("{}.when", route.stage), failure });
                         break;
                     }
@@ -381,6 +389,10 @@ impl Lane {
             } else if !wanted {
                 filtered += 1;
             }
+        }
+        for (when, script) in self.routes.iter_mut().filter_map(|route| route.when.as_mut()) {
+            let interpreted = when.interpreted();
+            script.add(interpreted.script, interpreted.message);
         }
         (batch, shares.into_iter().map(Share::Some).collect(), failed, filtered)
     }

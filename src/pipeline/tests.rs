@@ -106,15 +106,13 @@ impl Step for FakeStep {
         for message in batch.iter() {
             match message.payload() {
                 b"bad" => report.failures.push(Failure {
-                    origin: message.origin_index(),
-                    code: "script-error".into(),
-                    reason: "it is bad".into(),
                     place: Some("p.yaml:3:7".into()),
+                    ..Failure::of(message, "script-error", "it is bad")
                 }),
                 b"panic" => panic!("step died"),
                 b"drop" => report.filtered += 1,
                 payload => out
-                    .push::<crate::message::ArenaFull>(message.origin_index(), |o| {
+                    .push::<crate::message::ArenaFull>(message, |o| {
                         o.extend(payload.to_ascii_uppercase());
                         Ok(())
                     })

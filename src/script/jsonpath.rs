@@ -1,9 +1,9 @@
 //! JSONPath (RFC 9535), compiled once.
 //!
-//! A path that names one place (`$.a.b[0]`) is looked up by `PathSet` together with all others of its kind: nothing is
+//! A path that names one place (`$.a.b[0]`) is a place of the layout that the payload is scanned with: nothing is
 //! decoded, and numbers keep their text. Only wildcards, slices, filters, `..` and counting from the end need a decoded
 //! document; there, a number that 64 bits cannot hold is an error, since decoding would round it.
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use jsonpath_rust::{
     parser::{
@@ -14,30 +14,46 @@ use jsonpath_rust::{
 };
 use serde_json::Value;
 
-use super::path::{PathSet, Segment};
+use super::{
+    path::{self, Segment},
+    scan::scan_batch,
+};
 use crate::{
     codec::json::{Kind, NotJson, Reader},
     diagnostic::Fault,
+    message::{Batch, Layout, MessageRef, NodeId, Scanned, Slot, SlotKind},
 };
 
 /// Paths that are looked up together.
 #[derive(Debug, Default)]
 pub struct JsonPaths {
-    fixed: PathSet,
     lookups: Vec<Lookup>,
+    layout: Arc<Layout>,
 }
 
 #[derive(Debug)]
 enum Lookup {
-    /// The place of a path in `fixed`.
-    Fixed(usize),
+    /// One place, and its node in the layout.
+    Fixed(Vec<Segment>, NodeId),
     /// `many` when it may find more than one value: then the answer is their list.
     Query { query: JpQuery, many: bool },
+}
+
+/// What a path finds.
+#[derive(Debug, PartialEq)]
+pub enum Found<'a> {
+    Nothing,
+    /// A value as it stands in the payload.
+    Value(SlotKind, &'a str),
+    /// JSON made from what a query finds.
+    Made(String),
 }
 
 /// Why paths cannot be looked up in a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LookupError {
+    #[error("the payload is not JSON: it is not UTF-8")]
+    NotUtf8,
     #[error("the payload is not JSON: {0}")]
     NotJson(NotJson),
     #[error("the payload is JSON {0}")]
@@ -52,7 +68,7 @@ impl LookupError {
     /// Kebab-case name of the error.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NotJson(_) => "not-json",
+            Self::NotUtf8 | Self::NotJson(_) => "not-json",
             Self::TooDeep(_) => "nested-too-deep",
             Self::WideNumber => "number-too-large",
         }
@@ -79,49 +95,89 @@ impl JsonPaths {
                 .label(reason)
                 .help("paths start with `$`: `$.device.id`, `$.readings[0]`, `$['a-b']`, `$.readings[*].value`")
         })?;
-        let lookup = match fixed(&query) {
-            Some(segments) => Lookup::Fixed(self.fixed.add(segments)),
+        self.lookups.push(match fixed(&query) {
+            Some(segments) => Lookup::Fixed(segments, NodeId::ROOT),
             None => {
                 let many = !query.segments.iter().all(|s| single(s).is_some());
                 Lookup::Query { query, many }
             }
-        };
-        self.lookups.push(lookup);
+        });
+        let mut layout = Layout::new();
+        self.wants(&mut layout);
+        self.layout = Arc::new(layout);
         Ok(())
     }
 
-    /// Looks every path up and puts the JSON of what it finds into `found`, in the order they were added; `None` where
-    /// there is nothing.
+    /// Adds the places it looks at to `layout`; `bind` takes it when all steps that share it have done so.
+    pub fn wants(&mut self, layout: &mut Layout) {
+        for lookup in &mut self.lookups {
+            if let Lookup::Fixed(segments, node) = lookup {
+                *node = path::add(layout, segments);
+            }
+        }
+    }
+
+    /// Takes the layout that the payloads are scanned with.
+    pub fn bind(&mut self, layout: &Arc<Layout>) {
+        self.layout = layout.clone();
+    }
+
+    /// Reads the payloads of a batch before `find` is called for its messages.
+    pub fn scan(&self, batch: &mut Batch) {
+        scan_batch(batch, &self.layout);
+    }
+
+    /// Looks every path up in the payload of a message, whose batch `scan` has read, and hands over what each finds, in
+    /// the order they were added, by its number.
     ///
     /// # Errors
-    /// The payload is not JSON, or holds a number that cannot be decoded exactly.
-    pub fn find<'a>(&self, json: &'a str, found: &mut Vec<Option<Cow<'a, str>>>) -> Result<(), LookupError> {
-        let mut fixed = Vec::new();
-        self.fixed.find(json, &mut fixed)?;
-        let mut document = None;
-        found.clear();
-        for lookup in &self.lookups {
-            let answer = match lookup {
-                Lookup::Fixed(path) => fixed[*path].map(Cow::Borrowed),
+    /// The payload is not JSON, or holds a number that cannot be decoded exactly; or whatever `take` answers.
+    pub fn find<'a, E: From<LookupError>>(
+        &self,
+        message: MessageRef<'a>,
+        mut take: impl FnMut(usize, Found<'a>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let payload = message.payload();
+        let document = message.document().filter(|document| matches!(document.scanned, Scanned::Json { .. }));
+        let (Some(document), Ok(json)) = (document, simdutf8::basic::from_utf8(payload)) else {
+            return Err(why_not(payload).into());
+        };
+        let mut decoded = None;
+        for (number, lookup) in self.lookups.iter().enumerate() {
+            let found = match lookup {
+                Lookup::Fixed(_, node) => match document.slots[node.index()] {
+                    Slot { kind: SlotKind::Missing, .. } => Found::Nothing,
+                    slot => Found::Value(slot.kind, slot.json(json)),
+                },
                 Lookup::Query { query, many } => {
-                    if document.is_none() {
-                        document = Some(decode(json)?);
-                    }
-                    let document = document.as_ref().expect("decoded just now");
-                    let values = js_path_process(query, document).unwrap_or_default();
+                    let decoded = match &mut decoded {
+                        Some(decoded) => decoded,
+                        none => none.insert(decode(json)?),
+                    };
+                    let values = js_path_process(query, decoded).unwrap_or_default();
                     match (values.as_slice(), many) {
-                        ([], _) => None,
-                        ([value, ..], false) => Some(Cow::Owned(value.val.to_string())),
+                        ([], _) => Found::Nothing,
+                        ([value, ..], false) => Found::Made(value.val.to_string()),
                         (values, true) => {
                             let items: Vec<_> = values.iter().map(|v| v.val.to_string()).collect();
-                            Some(Cow::Owned(format!("[{}]", items.join(","))))
+                            Found::Made(format!("[{}]", items.join(",")))
                         }
                     }
                 }
             };
-            found.push(answer);
+            take(number, found)?;
         }
         Ok(())
+    }
+}
+
+/// Why a payload is not JSON that can be read.
+fn why_not(payload: &[u8]) -> LookupError {
+    let Ok(text) = simdutf8::basic::from_utf8(payload) else { return LookupError::NotUtf8 };
+    let mut reader = Reader::new(text);
+    match reader.skip().and_then(|()| reader.end()) {
+        Err(error) => error.into(),
+        Ok(()) => LookupError::NotJson(NotJson { at: 0, expected: "a payload that was scanned", too_deep: false }),
     }
 }
 
@@ -188,14 +244,26 @@ fn fixed(query: &JpQuery) -> Option<Vec<Segment>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::SourceBuilder;
 
     fn find(json: &str, path: &str) -> Result<Option<String>, LookupError> {
         let mut paths = JsonPaths::default();
         paths.add("$.unrelated").unwrap();
         paths.add(path).unwrap();
-        let mut found = Vec::new();
-        paths.find(json, &mut found)?;
-        Ok(found.swap_remove(1).map(Cow::into_owned))
+        let mut source = SourceBuilder::new("test");
+        source.push(json.as_bytes(), |_, _| Ok(())).unwrap();
+        let mut batch = Batch::new(source.finish());
+        paths.scan(&mut batch);
+        let mut all = Vec::new();
+        paths.find(batch.get(0), |_, found| {
+            all.push(match found {
+                Found::Nothing => None,
+                Found::Value(_, json) => Some(json.to_owned()),
+                Found::Made(json) => Some(json),
+            });
+            Ok::<_, LookupError>(())
+        })?;
+        Ok(all.swap_remove(1))
     }
 
     #[test]

@@ -2,21 +2,26 @@
 //!
 //! Each is compiled to a plan where that can be done; the interpreter does the rest, script by script and message by
 //! message, with the same answers.
+use std::sync::Arc;
+
 use super::{
     compiled::Compiled,
     document,
     plan::{Deopt, Outcome, Refusal},
     program::{Answer, Program, ScriptError},
+    scan::scan_payload,
 };
 use crate::{
     diagnostic::{Fault, ScriptPlace},
-    message::{MessageRef, Slot},
+    message::{Batch, Documents, Layout, MessageRef, Scanned, Slot},
 };
 
 /// A script whose value is the new payload, as JSON. `()` is `null`.
 pub struct Mapping {
     script: Script,
+    /// Where the members of the last result are, for `index`.
     index: Vec<Slot>,
+    indexed: bool,
 }
 
 /// What became of a message.
@@ -28,13 +33,20 @@ pub enum Emit {
     Dropped,
 }
 
-/// How often a script could not be run as a plan.
+/// How many messages the interpreter worked on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interpreted {
     /// Messages of a script that is not compiled.
     pub script: u64,
     /// Messages that did not fit a compiled script's plan.
     pub message: u64,
+}
+
+impl std::ops::AddAssign for Interpreted {
+    fn add_assign(&mut self, other: Self) {
+        self.script += other.script;
+        self.message += other.message;
+    }
 }
 
 impl Mapping {
@@ -44,8 +56,41 @@ impl Mapping {
     /// Faults with a line and column inside the script and no path: the caller knows the field.
     pub fn compile(source: &str, place: ScriptPlace) -> Result<Self, Vec<Fault>> {
         let script = Script::compile(source, place)?;
-        let index = vec![Slot::default(); script.plan.as_ref().map_or(0, |plan| plan.members())];
-        Ok(Self { script, index })
+        let index = vec![Slot::default(); script.plan.as_ref().map_or(0, |plan| plan.members().len())];
+        Ok(Self { script, index, indexed: false })
+    }
+
+    /// Adds the places it looks at to `layout`; `bind` takes it when all steps that share it have done so.
+    pub fn wants(&mut self, layout: &mut Layout) {
+        self.script.wants(layout);
+    }
+
+    /// Takes the layout that the payloads are scanned with.
+    pub fn bind(&mut self, layout: &Arc<Layout>) {
+        self.script.bind(layout);
+    }
+
+    /// Reads the payloads of a batch before `run` is called for its messages.
+    pub fn scan(&self, batch: &mut Batch) {
+        self.script.scan(batch);
+    }
+
+    /// The members of the maps it makes, when it makes maps and they are known.
+    pub fn members(&self) -> Option<&Arc<Layout>> {
+        self.script.plan.as_ref().ok().map(Compiled::members).filter(|members| !members.is_empty())
+    }
+
+    /// Adds the scan of the payload that `run` has written last to those of its members.
+    pub fn index(&self, payload: &[u8], documents: &mut Documents) {
+        let Some(members) = self.members() else { return };
+        documents.push(|slots| {
+            if self.indexed {
+                slots.copy_from_slice(&self.index);
+                // How deep it is nested nobody asks: it is the payload of a plan's result that no plan has read.
+                return Scanned::Json { depth: u8::MAX, complete: true };
+            }
+            scan_payload(members, payload, slots)
+        });
     }
 
     /// Why the script is not compiled to a plan; none when it is.
@@ -58,7 +103,7 @@ impl Mapping {
         std::mem::take(&mut self.script.interpreted)
     }
 
-    /// Runs the script for `message` and appends the new payload to `out`.
+    /// Runs the script for `message`, of a batch that `scan` has read, and appends the new payload to `out`.
     ///
     /// # Errors
     /// This message cannot be mapped; `out` is as it was.
@@ -66,12 +111,16 @@ impl Mapping {
         let Script { program, plan, interpreted } = &mut self.script;
         match plan {
             Ok(plan) => match plan.map(message, out, &mut self.index) {
-                Ok(Outcome::Written { .. }) => return Ok(Emit::Written),
+                Ok(Outcome::Written { indexed }) => {
+                    self.indexed = indexed;
+                    return Ok(Emit::Written);
+                }
                 Ok(Outcome::Dropped) => return Ok(Emit::Dropped),
                 Err(Deopt) => interpreted.message += 1,
             },
             Err(_) => interpreted.script += 1,
         }
+        self.indexed = false;
         let Answer::Value(value, payload) = program.run(message)? else {
             return Ok(Emit::Dropped);
         };
@@ -120,6 +169,21 @@ impl Condition {
         std::mem::take(&mut self.script.interpreted)
     }
 
+    /// As for `Mapping::wants`.
+    pub fn wants(&mut self, layout: &mut Layout) {
+        self.script.wants(layout);
+    }
+
+    /// As for `Mapping::bind`.
+    pub fn bind(&mut self, layout: &Arc<Layout>) {
+        self.script.bind(layout);
+    }
+
+    /// Reads the payloads of a batch before `test` is called for its messages.
+    pub fn scan(&self, batch: &mut Batch) {
+        self.script.scan(batch);
+    }
+
     /// Whether it holds for `message`. `drop()` is a no.
     ///
     /// # Errors
@@ -155,6 +219,24 @@ impl Script {
         let program = Program::compile(source, place)?;
         let plan = program.plan(source).map(Compiled::new);
         Ok(Self { program, plan, interpreted: Interpreted::default() })
+    }
+
+    fn wants(&mut self, layout: &mut Layout) {
+        if let Ok(plan) = &mut self.plan {
+            plan.wants(layout);
+        }
+    }
+
+    fn bind(&mut self, layout: &Arc<Layout>) {
+        if let Ok(plan) = &mut self.plan {
+            plan.bind(layout);
+        }
+    }
+
+    fn scan(&self, batch: &mut Batch) {
+        if let Ok(plan) = &self.plan {
+            plan.scan(batch);
+        }
     }
 }
 

@@ -64,7 +64,7 @@ impl MetaField {
 
     /// The value; none when the message does not have it.
     pub(super) fn value<'a>(&self, message: MessageRef<'a>) -> Option<MetaValue<'a>> {
-        let (source, origin) = (message.source(), message.origin());
+        let origin = message.origin();
         match self {
             Self::Topic => Some(message.topic()).filter(|topic| !topic.is_empty()).map(MetaValue::Text),
             Self::Level(n) => message.topic().split('/').nth(*n).map(MetaValue::Text),
@@ -77,9 +77,9 @@ impl MetaField {
             Self::Qos => Some(MetaValue::Int(origin.qos.into())),
             Self::Retain => Some(MetaValue::Bool(origin.retain)),
             Self::Header(name) => {
-                source.headers(origin).find(|(n, _)| n == name).map(|(_, value)| MetaValue::of_bytes(value))
+                message.headers().find(|(n, _)| n == name).map(|(_, value)| MetaValue::of_bytes(value))
             }
-            Self::Capture(name) => source.capture(origin, name).map(MetaValue::Text),
+            Self::Capture(name) => message.named(name).map(MetaValue::of_bytes),
         }
     }
 

@@ -11,6 +11,7 @@ mod needs;
 mod path;
 mod plan;
 mod program;
+mod scan;
 mod syntax;
 mod template;
 #[cfg(test)]
@@ -18,10 +19,11 @@ mod tests;
 mod text;
 mod value;
 
-pub use jsonpath::{JsonPaths, LookupError};
+pub use jsonpath::{Found, JsonPaths, LookupError};
 pub use mapping::{Condition, Emit, Interpreted, Mapping};
 pub use plan::Refusal;
 pub use meta::MetaField;
 pub use program::ScriptError;
+pub use scan::scan_batch;
 pub use template::Template;
 pub use text::{ScriptFile, ScriptText};

@@ -1,6 +1,5 @@
-//! Fixed paths into JSON: any number of them is looked up in one pass over the payload, with nothing decoded and nothing
-//! allocated but the answers.
-use crate::codec::json::{Kind, NotJson, Reader};
+//! Paths that name one place in a payload.
+use crate::message::{Layout, NodeId};
 
 /// One level of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,12 +8,6 @@ pub enum Segment {
     Key(String),
     /// An item of an array, from 0.
     Index(usize),
-}
-
-/// Paths that are looked up together.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PathSet {
-    paths: Vec<Vec<Segment>>,
 }
 
 /// Reads `a.b[2]["c d"]`: what follows `payload.` in a template. `None` when it is no such path.
@@ -48,130 +41,28 @@ pub fn parse(text: &str) -> Option<Vec<Segment>> {
     (!segments.is_empty()).then_some(segments)
 }
 
-impl PathSet {
-    /// Adds a path and answers its place in the answers of `find`.
-    pub fn add(&mut self, path: Vec<Segment>) -> usize {
-        self.paths.push(path);
-        self.paths.len() - 1
-    }
-
-    /// True when there is no path to look up.
-    pub fn is_empty(&self) -> bool {
-        self.paths.is_empty()
-    }
-
-    /// Looks every path up in `json` and puts the text of its value into `found`, `None` where there is none. Of members
-    /// with the same name the last one counts.
-    ///
-    /// # Errors
-    /// `json` is not JSON.
-    pub fn find<'a>(&self, json: &'a str, found: &mut Vec<Option<&'a str>>) -> Result<(), NotJson> {
-        found.clear();
-        found.resize(self.paths.len(), None);
-        let mut reader = Reader::new(json);
-        self.search(&mut reader, json, &|_| true, 0, found)?;
-        reader.end()
-    }
-
-    /// Searches the next value for those paths that lead through it: `through` tells which, by their place.
-    fn search<'a>(
-        &self,
-        reader: &mut Reader<'a>,
-        json: &'a str,
-        through: &dyn Fn(usize) -> bool,
-        depth: usize,
-        found: &mut [Option<&'a str>],
-    ) -> Result<(), NotJson> {
-        let kind = reader.value()?;
-        let start = reader.start();
-        let mut count = 0;
-        match kind {
-            Kind::Object => {
-                while let Some(key) = reader.next_key(count == 0)? {
-                    count += 1;
-                    let below = |path: usize| match &self.paths[path].get(depth) {
-                        Some(Segment::Key(name)) => through(path) && key.is(name),
-                        _ => false,
-                    };
-                    self.search_member(reader, json, &below, depth, found)?;
-                }
-            }
-            Kind::Array => {
-                while reader.next_item(count == 0)? {
-                    let index = count;
-                    count += 1;
-                    let below =
-                        |path: usize| self.paths[path].get(depth) == Some(&Segment::Index(index)) && through(path);
-                    self.search_member(reader, json, &below, depth, found)?;
-                }
-            }
-            _ => {}
-        }
-        for (path, slot) in found.iter_mut().enumerate() {
-            if self.paths[path].len() == depth && through(path) {
-                *slot = Some(&json[start..reader.at()]);
-            }
-        }
-        Ok(())
-    }
-
-    fn search_member<'a>(
-        &self,
-        reader: &mut Reader<'a>,
-        json: &'a str,
-        below: &dyn Fn(usize) -> bool,
-        depth: usize,
-        found: &mut [Option<&'a str>],
-    ) -> Result<(), NotJson> {
-        let mut wanted = false;
-        for (path, slot) in found.iter_mut().enumerate() {
-            if below(path) {
-                // What an earlier member of this name held is void.
-                *slot = None;
-                wanted = true;
-            }
-        }
-        if wanted { self.search(reader, json, below, depth + 1, found) } else { reader.skip() }
-    }
+/// Adds the place at the end of a path to a layout.
+pub(super) fn add(layout: &mut Layout, path: &[Segment]) -> NodeId {
+    path.iter().fold(NodeId::ROOT, |parent, segment| match segment {
+        Segment::Key(name) => layout.key(parent, name),
+        Segment::Index(index) => layout.item(parent, *index),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(json: &str, paths: &[&str], expected: &[Option<&str>]) {
-        let mut set = PathSet::default();
-        for path in paths {
-            set.add(parse(path).unwrap());
+    #[test]
+    fn paths_are_read_and_added_to_a_layout() {
+        let mut layout = Layout::new();
+        for (text, segments) in [("a.b", 2), ("a[\"c d\"][1].e", 4), ("a[\"c d\"][0]", 3), ("f-g_1", 1)] {
+            let path = parse(text).unwrap();
+            assert_eq!(path.len(), segments, "{text}");
+            assert_eq!(add(&mut layout, &path), add(&mut layout, &path), "{text}");
         }
-        let mut found = Vec::new();
-        set.find(json, &mut found).unwrap();
-        assert_eq!(found, expected, "{paths:?} in {json}");
-    }
-
-    #[test]
-    fn values_are_found_in_one_pass() {
-        let json = r#" { "a" : { "b" : 1.10 , "c d":[ "x" , {"e":null} ] }, "\u0066" : true } "#;
-        check(
-            json,
-            &["a.b", "a[\"c d\"][1].e", "a[\"c d\"][0]", "f", "a.x", "a.b.c", "a[\"c d\"]", "a[0]"],
-            &[
-                Some("1.10"),
-                Some("null"),
-                Some("\"x\""),
-                Some("true"),
-                None,
-                None,
-                Some(r#"[ "x" , {"e":null} ]"#),
-                None,
-            ],
-        );
-    }
-
-    #[test]
-    fn the_last_of_two_members_counts() {
-        check(r#"{"a":{"b":1},"a":{"c":2}}"#, &["a.b", "a.c"], &[None, Some("2")]);
-        check(r#"{"a":{"b":1},"a":3}"#, &["a.b", "a"], &[None, Some("3")]);
+        // The root, `a` and what is below it, and `f-g_1`.
+        assert_eq!(layout.len(), 8);
     }
 
     #[test]

@@ -233,7 +233,7 @@ fn meta(need: &MetaNeed, message: MessageRef<'_>) -> Dynamic {
     if matches!(need, MetaNeed::Fields(fields) if fields.is_empty()) {
         return Dynamic::UNIT;
     }
-    let (source, origin) = (message.source(), message.origin());
+    let origin = message.origin();
     let mut meta = Map::new();
     let mut put = |name: &str, value: Option<Dynamic>| {
         if let Some(value) = value {
@@ -242,9 +242,9 @@ fn meta(need: &MetaNeed, message: MessageRef<'_>) -> Dynamic {
     };
     let text = |bytes: &[u8]| simdutf8::basic::from_utf8(bytes).ok().map(|t| ImmutableString::from(t).into());
     // Names of the user's first, so that none of them hides a field of ours.
-    for (name, level) in source.captures(origin) {
+    for (name, value) in message.all_named() {
         if need.has(name) {
-            put(name, Some(level.into()));
+            put(name, text(value));
         }
     }
     let topic = message.topic();

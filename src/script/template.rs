@@ -2,27 +2,29 @@
 //! themselves.
 use super::{
     MetaField,
-    path::{self, PathSet},
+    path::{self, Segment},
+    scan::with_slots,
 };
 use crate::{
-    codec::json::{Kind, Reader},
+    codec::json::Text,
     diagnostic::Fault,
-    message::MessageRef,
+    message::{Layout, MessageRef, NodeId, Slot, SlotKind},
 };
 
 /// A compiled template.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Template {
     parts: Vec<Part>,
-    paths: PathSet,
+    /// What of the payload is put in.
+    layout: Layout,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Text(String),
     Meta(MetaField),
-    /// The place of a path in the template's `PathSet`.
-    Payload(usize),
+    /// A place of the template's layout, and the name of the member when it is one of the payload's own.
+    Payload(NodeId, Option<String>),
 }
 
 impl Template {
@@ -37,7 +39,7 @@ impl Template {
                 .help("values are written `{meta.topic}`, `{meta.levels[1]}`, `{meta.key}`, `{meta.headers.name}`, `{payload.name}`; a bracket itself is `{{` or `}}`")
         };
         let mut parts = Vec::new();
-        let mut paths = PathSet::default();
+        let mut layout = Layout::new();
         let mut literal = String::new();
         let mut rest = text;
         while let Some(at) = rest.find(['{', '}']) {
@@ -57,7 +59,14 @@ impl Template {
                 let path = value.strip_prefix("payload").filter(|p| p.starts_with(['.', '[']))?;
                 path::parse(path.strip_prefix('.').unwrap_or(path))
             };
-            let Some(part) = meta.or_else(|| payload().map(|path| Part::Payload(paths.add(path)))) else {
+            let mut place = |path: Vec<Segment>| {
+                let member = match path.as_slice() {
+                    [Segment::Key(name)] => Some(name.clone()),
+                    _ => None,
+                };
+                Part::Payload(path::add(&mut layout, &path), member)
+            };
+            let Some(part) = meta.or_else(|| payload().map(&mut place)) else {
                 return Err(fault(format!("`{{{value}}}` is not a value a template knows")));
             };
             if !literal.is_empty() {
@@ -70,7 +79,7 @@ impl Template {
         if !literal.is_empty() {
             parts.push(Part::Text(literal));
         }
-        Ok(Self { parts, paths })
+        Ok(Self { parts, layout })
     }
 
     /// The text, when the template is the same for every message.
@@ -88,37 +97,61 @@ impl Template {
     /// `false`. Null, objects and arrays count as missing, and so does everything in a payload that is not JSON.
     pub fn write(&self, message: MessageRef<'_>, out: &mut Vec<u8>) -> bool {
         let start = out.len();
-        let mut found = Vec::new();
-        if !self.paths.is_empty() {
-            let payload = simdutf8::basic::from_utf8(message.payload()).ok();
-            if payload.is_none_or(|json| self.paths.find(json, &mut found).is_err()) {
-                return false;
-            }
+        let written = if self.layout.is_empty() {
+            self.write_parts(message, "", |_, _| Slot::default(), out)
+        } else if let Some((json, members)) = self.indexed(message) {
+            self.write_parts(message, json, |_, member| members(member), out)
+        } else {
+            with_slots(message, &self.layout, |json, slots| {
+                self.write_parts(message, json, |node, _| slots[node.index()], out)
+            })
+            .unwrap_or(false)
+        };
+        if !written {
+            out.truncate(start);
         }
-        for part in &self.parts {
-            let written = match part {
-                Part::Text(text) => {
-                    out.extend_from_slice(text.as_bytes());
-                    true
-                }
-                Part::Meta(field) => field.write(message, out),
-                Part::Payload(path) => found[*path].is_some_and(|json| scalar(json, out)),
-            };
-            if !written {
-                out.truncate(start);
-                return false;
-            }
+        written
+    }
+
+    /// The payload and its members, when the step that made it has said where they are, and nothing else is asked for.
+    fn indexed<'m>(&self, message: MessageRef<'m>) -> Option<(&'m str, impl Fn(&str) -> Slot + use<'m>)> {
+        let document = message.document().filter(|document| document.is_complete())?;
+        if !self.parts.iter().all(|part| !matches!(part, Part::Payload(_, None))) {
+            return None;
         }
-        true
+        let json = simdutf8::basic::from_utf8(message.payload()).ok()?;
+        let member = move |name: &str| {
+            document.layout.find(NodeId::ROOT, name).map_or_else(Slot::default, |node| document.slots[node.index()])
+        };
+        Some((json, member))
+    }
+
+    fn write_parts(
+        &self,
+        message: MessageRef<'_>,
+        json: &str,
+        slot: impl Fn(NodeId, &str) -> Slot,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        self.parts.iter().all(|part| match part {
+            Part::Text(text) => {
+                out.extend_from_slice(text.as_bytes());
+                true
+            }
+            Part::Meta(field) => field.write(message, out),
+            Part::Payload(node, member) => scalar(json, slot(*node, member.as_deref().unwrap_or("")), out),
+        })
     }
 }
 
 /// Appends the text of a value. Answers false when it has none.
-fn scalar(json: &str, out: &mut Vec<u8>) -> bool {
-    match Reader::new(json).value() {
-        Ok(Kind::String(text)) => out.extend_from_slice(text.decode().as_bytes()),
-        Ok(Kind::Number(_) | Kind::Bool(_)) => out.extend_from_slice(json.as_bytes()),
-        _ => return false,
+fn scalar(json: &str, slot: Slot, out: &mut Vec<u8>) -> bool {
+    match slot.kind {
+        SlotKind::Escaped => Text::escaped(slot.of(json)).pieces(|piece| out.extend_from_slice(piece.as_bytes())),
+        SlotKind::Text | SlotKind::Int | SlotKind::Float | SlotKind::True | SlotKind::False => {
+            out.extend_from_slice(slot.of(json).as_bytes());
+        }
+        SlotKind::Missing | SlotKind::Null | SlotKind::Object | SlotKind::Array => return false,
     }
     true
 }

@@ -2,10 +2,12 @@
 //!
 //! The others are counted as filtered and acknowledged: they are dropped on purpose. A message for which the script
 //! fails, or answers anything but true or false, is a dead letter.
+use std::sync::Arc;
+
 use super::{Failure, Step, StepReport};
 use crate::{
     diagnostic::Fault,
-    message::Batch,
+    message::{Batch, Layout},
     script::{Condition, ScriptText},
     spec::{Section, Spec, decode, schema_of},
 };
@@ -30,17 +32,31 @@ fn build(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
 
 impl Step for Filter {
     fn apply(&mut self, mut batch: Batch, report: &mut StepReport) -> Batch {
+        self.condition.scan(&mut batch);
         batch.retain(|message| match self.condition.test(message) {
             Ok(keep) => {
                 report.filtered += u64::from(!keep);
                 keep
             }
             Err(error) => {
-                report.failures.push(Failure::script(message.origin_index(), error));
+                report.failures.push(Failure::script(message, error));
                 false
             }
         });
+        report.interpreted += self.condition.interpreted();
         batch
+    }
+
+    fn wants(&mut self, layout: &mut Layout) {
+        self.condition.wants(layout);
+    }
+
+    fn bind(&mut self, layout: &Arc<Layout>) {
+        self.condition.bind(layout);
+    }
+
+    fn keeps_payloads(&self) -> bool {
+        true
     }
 }
 

@@ -4,7 +4,7 @@
 //! path that can find several values (`[*]`, `..`, slices, filters) gives the list of them. A field that is not found,
 //! or null, gets its `default`; without one it is left out, or, if it is `required`, the message is a dead letter. So is
 //! a message whose payload is not JSON, or with a value of another type than the field's.
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -14,8 +14,8 @@ use super::{Failure, Step, StepReport};
 use crate::{
     codec::json::{self, Kind, Reader},
     diagnostic::{Fault, PathSegment},
-    message::{ArenaFull, Batch},
-    script::JsonPaths,
+    message::{ArenaFull, Batch, Documents, Layout, MessageRef, NodeId, Scanned, Slot, SlotKind},
+    script::{Found, JsonPaths, LookupError},
     spec::{Section, Spec, decode, schema_of},
 };
 
@@ -83,6 +83,10 @@ enum FieldType {
 struct JsonPath {
     paths: JsonPaths,
     fields: Vec<Target>,
+    /// The fields as members of the new payload: the first has the first slot after the payload's own.
+    members: Arc<Layout>,
+    /// Where they are in the payload at hand.
+    index: Vec<Slot>,
 }
 
 struct Target {
@@ -97,7 +101,8 @@ struct Target {
 fn build(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
     let config: Config = decode(section)?;
     let mut faults = Vec::new();
-    let mut step = JsonPath { paths: JsonPaths::default(), fields: Vec::new() };
+    let mut step =
+        JsonPath { paths: JsonPaths::default(), fields: Vec::new(), members: Arc::default(), index: Vec::new() };
     for (name, field) in config.fields {
         let (field, short) = match field {
             FieldConfig::Path(path) => (Field { path, kind: FieldType::Any, default: None, required: false }, true),
@@ -134,6 +139,12 @@ fn build(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
     if step.fields.is_empty() {
         faults.push(Fault::new("no-fields", "", "`jsonpath` without fields").label("expected `name: $.path`"));
     }
+    let mut members = Layout::new();
+    for field in &step.fields {
+        members.key(NodeId::ROOT, &field.name);
+    }
+    step.index = vec![Slot::default(); members.len()];
+    step.members = Arc::new(members);
     if faults.is_empty() { Ok(Box::new(step)) } else { Err(faults) }
 }
 
@@ -149,55 +160,111 @@ impl From<ArenaFull> for Problem {
     }
 }
 
-impl Step for JsonPath {
-    fn apply(&mut self, batch: Batch, report: &mut StepReport) -> Batch {
-        let mut writer = batch.rewrite();
-        for message in batch.iter() {
-            let origin = message.origin_index();
-            if let Err(Problem { code, reason }) = writer.push(origin, |out| self.write(message.payload(), out)) {
-                report.failures.push(Failure { origin, code: code.to_owned(), reason, place: None });
-            }
-        }
-        writer.finish()
+impl From<LookupError> for Problem {
+    fn from(error: LookupError) -> Self {
+        Self { code: error.code(), reason: error.to_string() }
     }
 }
 
-impl JsonPath {
-    fn write(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Problem> {
-        let json = simdutf8::basic::from_utf8(payload)
-            .map_err(|_| Problem { code: "not-json", reason: "the payload is not JSON: it is not UTF-8".to_owned() })?;
-        let mut found = Vec::with_capacity(self.fields.len());
-        self.paths.find(json, &mut found).map_err(|error| Problem { code: error.code(), reason: error.to_string() })?;
-        out.push(b'{');
-        let mut first = true;
-        for (field, value) in self.fields.iter().zip(found) {
-            let value = match value.filter(|json| json != "null") {
-                Some(json) => match mismatch(field.kind, &json) {
-                    None => json,
-                    Some(found) => {
-                        let reason =
-                            format!("field `{}` is {found}, and its type is `{}`", field.name, field.kind.name());
-                        return Err(Problem { code: "wrong-type", reason });
-                    }
-                },
-                None => match &field.default {
-                    Some(default) => Cow::Borrowed(default.as_str()),
-                    None if field.required => {
-                        let reason = format!("field `{}` is required, and its path finds nothing", field.name);
-                        return Err(Problem { code: "missing-field", reason });
-                    }
-                    None => continue,
-                },
-            };
-            if !first {
-                out.push(b',');
+impl Step for JsonPath {
+    fn apply(&mut self, mut batch: Batch, report: &mut StepReport) -> Batch {
+        self.paths.scan(&mut batch);
+        let mut documents = Documents::with_capacity(self.members.clone(), batch.len());
+        let mut writer = batch.rewrite();
+        for message in batch.iter() {
+            let written = writer.push(message, |out| {
+                self.index.fill(Slot::default());
+                write(&self.paths, &self.fields, message, out, &mut self.index)?;
+                documents.push(|slots| {
+                    slots.copy_from_slice(&self.index);
+                    Scanned::Json { depth: u8::MAX, complete: true }
+                });
+                Ok(())
+            });
+            if let Err(Problem { code, reason }) = written {
+                report.failures.push(Failure::of(message, code, reason));
             }
-            first = false;
-            out.extend_from_slice(&field.prefix);
-            out.extend_from_slice(value.as_bytes());
+            // A payload that no longer fits into the batch was written all the same.
+            documents.truncate(writer.len());
         }
-        out.push(b'}');
+        writer.documents(documents);
+        writer.finish()
+    }
+
+    fn wants(&mut self, layout: &mut Layout) {
+        self.paths.wants(layout);
+    }
+
+    fn bind(&mut self, layout: &Arc<Layout>) {
+        self.paths.bind(layout);
+    }
+}
+
+/// Writes the new payload, and where its members are.
+fn write(
+    paths: &JsonPaths,
+    fields: &[Target],
+    message: MessageRef<'_>,
+    out: &mut Vec<u8>,
+    index: &mut [Slot],
+) -> Result<(), Problem> {
+    let start = out.len();
+    out.push(b'{');
+    let place = |at: usize| u32::try_from(at - start).map_err(|_| Problem::from(ArenaFull));
+    paths.find(message, |number, found| {
+        let field = &fields[number];
+        let value = match found {
+            Found::Nothing | Found::Value(SlotKind::Null, _) => None,
+            Found::Value(kind, json) => Some((kind, Cow::Borrowed(json))),
+            Found::Made(json) if json == "null" => None,
+            Found::Made(json) => Some((kind_of(&json), Cow::Owned(json))),
+        };
+        let (kind, value) = match value {
+            Some((kind, json)) => match mismatch(field.kind, &json) {
+                None => (kind, json),
+                Some(found) => {
+                    let reason = format!("field `{}` is {found}, and its type is `{}`", field.name, field.kind.name());
+                    return Err(Problem { code: "wrong-type", reason });
+                }
+            },
+            None => match &field.default {
+                Some(default) => (kind_of(default), Cow::Borrowed(default.as_str())),
+                None if field.required => {
+                    let reason = format!("field `{}` is required, and its path finds nothing", field.name);
+                    return Err(Problem { code: "missing-field", reason });
+                }
+                None => return Ok(()),
+            },
+        };
+        if out.len() > start + 1 {
+            out.push(b',');
+        }
+        out.extend_from_slice(&field.prefix);
+        let quote = usize::from(matches!(kind, SlotKind::Text | SlotKind::Escaped));
+        let from = place(out.len() + quote)?;
+        out.extend_from_slice(value.as_bytes());
+        // The first slot is the whole payload's.
+        index[number + 1] = Slot { kind, start: from, end: place(out.len() - quote)? };
         Ok(())
+    })?;
+    out.push(b'}');
+    index[0] = Slot { kind: SlotKind::Object, start: 0, end: place(out.len())? };
+    Ok(())
+}
+
+/// What a JSON text is.
+fn kind_of(json: &str) -> SlotKind {
+    match Reader::new(json).value() {
+        Ok(Kind::Null) => SlotKind::Null,
+        Ok(Kind::Bool(true)) => SlotKind::True,
+        Ok(Kind::Bool(false)) => SlotKind::False,
+        Ok(Kind::Number(number)) if number.integer => SlotKind::Int,
+        Ok(Kind::Number(_)) => SlotKind::Float,
+        Ok(Kind::String(text)) if text.is_escaped() => SlotKind::Escaped,
+        Ok(Kind::String(_)) => SlotKind::Text,
+        Ok(Kind::Array) => SlotKind::Array,
+        Ok(Kind::Object) => SlotKind::Object,
+        Err(_) => SlotKind::Missing,
     }
 }
 

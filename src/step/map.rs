@@ -2,10 +2,12 @@
 //!
 //! A script that calls `drop()` filters its message. A message for which the script fails is a dead letter with the
 //! script's line and column. A value `()` is `null`, a string is a JSON string.
+use std::sync::Arc;
+
 use super::{Failure, Step, StepReport};
 use crate::{
     diagnostic::Fault,
-    message::{ArenaFull, Batch},
+    message::{ArenaFull, Batch, Documents, Layout},
     script::{Emit, Mapping, ScriptError, ScriptText},
     spec::{Section, Spec, decode, schema_of},
 };
@@ -41,22 +43,48 @@ impl From<ArenaFull> for Unwritten {
 }
 
 impl Step for Map {
-    fn apply(&mut self, batch: Batch, report: &mut StepReport) -> Batch {
+    fn apply(&mut self, mut batch: Batch, report: &mut StepReport) -> Batch {
+        self.mapping.scan(&mut batch);
+        let members = self.mapping.members().cloned();
+        let mut documents = members.map(|members| Documents::with_capacity(members, batch.len()));
         let mut writer = batch.rewrite();
         for message in batch.iter() {
-            let origin = message.origin_index();
-            let written = writer.push(origin, |out| match self.mapping.run(message, out) {
-                Ok(Emit::Written) => Ok(()),
-                Ok(Emit::Dropped) => Err(Unwritten::Dropped),
-                Err(error) => Err(Unwritten::Failed(error)),
+            let written = writer.push(message, |out| {
+                let start = out.len();
+                match self.mapping.run(message, out) {
+                    Ok(Emit::Written) => {
+                        if let Some(documents) = &mut documents {
+                            self.mapping.index(&out[start..], documents);
+                        }
+                        Ok(())
+                    }
+                    Ok(Emit::Dropped) => Err(Unwritten::Dropped),
+                    Err(error) => Err(Unwritten::Failed(error)),
+                }
             });
             match written {
                 Ok(()) => {}
                 Err(Unwritten::Dropped) => report.filtered += 1,
-                Err(Unwritten::Failed(error)) => report.failures.push(Failure::script(origin, error)),
+                Err(Unwritten::Failed(error)) => report.failures.push(Failure::script(message, error)),
+            }
+            if let Some(documents) = &mut documents {
+                // A payload that no longer fits into the batch was scanned all the same.
+                documents.truncate(writer.len());
             }
         }
+        if let Some(documents) = documents {
+            writer.documents(documents);
+        }
+        report.interpreted += self.mapping.interpreted();
         writer.finish()
+    }
+
+    fn wants(&mut self, layout: &mut Layout) {
+        self.mapping.wants(layout);
+    }
+
+    fn bind(&mut self, layout: &Arc<Layout>) {
+        self.mapping.bind(layout);
     }
 }
 

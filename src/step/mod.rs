@@ -4,7 +4,13 @@ mod filter;
 mod jsonpath;
 mod map;
 
-use crate::{message::Batch, script::ScriptError, spec::Spec};
+use std::sync::Arc;
+
+use crate::{
+    message::{Batch, Layout, MessageRef},
+    script::{Condition, Interpreted, ScriptError},
+    spec::Spec,
+};
 
 /// Every step, sorted by name.
 pub static STEPS: &[&Spec<dyn Step>] = &[&filter::SPEC, &jsonpath::SPEC, &map::SPEC];
@@ -16,6 +22,41 @@ pub trait Step: Send {
     /// Works on every message of `batch`, in order. A message that cannot be worked on is left out of the answer and
     /// named in `report`; so no message with an error ever reaches an output.
     fn apply(&mut self, batch: Batch, report: &mut StepReport) -> Batch;
+
+    /// Adds the places of the payload that it looks at to `layout`. Called once, before `bind`.
+    fn wants(&mut self, _layout: &mut Layout) {}
+
+    /// Takes the layout of all steps that read the same payloads: each is then scanned once for all of them. A step that
+    /// was never bound has a layout of its own.
+    fn bind(&mut self, _layout: &Arc<Layout>) {}
+
+    /// True when payloads leave as they came, so that the next step reads the same ones.
+    fn keeps_payloads(&self) -> bool {
+        false
+    }
+}
+
+/// Lets the steps of a lane, and the conditions behind them, share the scans of payloads that stay the same.
+pub fn link(steps: &mut [&mut Box<dyn Step>], conditions: &mut [&mut Condition]) {
+    let mut rest = steps;
+    loop {
+        // Up to the first step that makes new payloads; that one reads the old ones, too.
+        let end = rest.iter().position(|step| !step.keeps_payloads()).map_or(rest.len(), |at| at + 1);
+        let last = end == rest.len() && rest.last().is_none_or(|step| step.keeps_payloads());
+        let (group, behind) = rest.split_at_mut(end);
+        let mut layout = Layout::new();
+        group.iter_mut().for_each(|step| step.wants(&mut layout));
+        if last {
+            conditions.iter_mut().for_each(|condition| condition.wants(&mut layout));
+        }
+        let layout = Arc::new(layout);
+        group.iter_mut().for_each(|step| step.bind(&layout));
+        if last {
+            conditions.iter_mut().for_each(|condition| condition.bind(&layout));
+            return;
+        }
+        rest = behind;
+    }
 }
 
 /// What a step did besides passing messages on. The pipeline turns failures into dead letters.
@@ -25,6 +66,8 @@ pub struct StepReport {
     pub failures: Vec<Failure>,
     /// Messages dropped on purpose.
     pub filtered: u64,
+    /// Messages that the interpreter worked on, because a script or a message did not fit a plan.
+    pub interpreted: Interpreted,
 }
 
 /// Why one message could not be worked on.
@@ -32,6 +75,8 @@ pub struct StepReport {
 pub struct Failure {
     /// Index of the message in the batch's source.
     pub origin: u32,
+    /// Which part of it failed, when a step has split it; from 0.
+    pub part: Option<u32>,
     /// Kebab-case name of the error, for example `script-error`.
     pub code: String,
     /// What went wrong, for a person.
@@ -41,9 +86,15 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// A message that cannot be worked on.
+    pub fn of(message: MessageRef<'_>, code: impl Into<String>, reason: impl Into<String>) -> Self {
+        let (origin, part) = (message.origin_index(), message.part());
+        Self { origin, part, code: code.into(), reason: reason.into(), place: None }
+    }
+
     /// A message for which a script failed.
-    pub fn script(origin: u32, error: ScriptError) -> Self {
-        Self { origin, code: error.code.to_owned(), reason: error.reason, place: error.place }
+    pub fn script(message: MessageRef<'_>, error: ScriptError) -> Self {
+        Self { place: error.place, ..Self::of(message, error.code, error.reason) }
     }
 }
 

@@ -194,7 +194,7 @@ impl Writer {
                 if wanted.next_if_eq(&index).is_none() {
                     continue;
                 }
-                encoder.message(index, message.payload());
+                encoder.message(index, message.payload(), message.document());
                 if index as usize % ROWS_A_TURN == ROWS_A_TURN - 1 {
                     tokio::task::yield_now().await;
                 }

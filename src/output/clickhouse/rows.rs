@@ -1,7 +1,7 @@
 //! Messages to rows: each payload is one JSON object, its fields are the columns.
 //!
-//! The object is scanned once and its values stay slices of the payload until they are bytes of a column; nothing is
-//! allocated per row. A field that is missing takes the column's DEFAULT: a column that no row of the batch has is left
+//! The object is scanned once, here or by the step that has made it, and its values stay slices of the payload until they
+//! are bytes of a column; nothing is allocated per row. A field that is missing takes the column's DEFAULT: a column that no row of the batch has is left
 //! out of the insert; one that only some rows have needs a format that can say so row by row.
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     client::clickhouse::{Type, shorten},
+    message::{self, Document, NodeId, SlotKind},
     output::Rejection,
 };
 
@@ -118,6 +119,8 @@ struct Scratch {
     slots: Vec<Slot>,
     /// The target of the nth field of the last object: senders keep the order of their fields.
     order: Vec<Target>,
+    /// The layout of the documents at hand, and the target of each of its members.
+    members: Option<(Arc<message::Layout>, Vec<Option<Target>>)>,
     /// Values of members of a `Nested`, by column: how many, and their bytes.
     nested: Vec<(Option<usize>, Vec<u8>)>,
 }
@@ -136,15 +139,16 @@ impl Encoder {
             scratch: Scratch {
                 slots: vec![Slot::default(); table.targets()],
                 order: Vec::new(),
+                members: None,
                 nested: vec![(None, Vec::new()); columns],
             },
             table,
         }
     }
 
-    /// Adds a message, or rejects it.
-    pub fn message(&mut self, index: u32, payload: &[u8]) {
-        if let Err(Refusal { code, reason }) = self.row(index, payload) {
+    /// Adds a message, or rejects it. `document` is the scan of its payload, when a step has made one.
+    pub fn message(&mut self, index: u32, payload: &[u8], document: Option<Document<'_>>) {
+        if let Err(Refusal { code, reason }) = self.row(index, payload, document) {
             self.rejected.push(Rejection { index, code: code.to_owned(), reason });
         }
         if self.writer.bytes() >= BODY_BYTES_MAX {
@@ -180,11 +184,14 @@ impl Encoder {
         }
     }
 
-    fn row(&mut self, index: u32, payload: &[u8]) -> Result<(), Refusal> {
+    fn row(&mut self, index: u32, payload: &[u8], document: Option<Document<'_>>) -> Result<(), Refusal> {
         let text = simdutf8::basic::from_utf8(payload)
             .map_err(|_| Refusal::new("not-json", "the payload is not UTF-8".to_owned()))?;
         self.scratch.slots.fill(Slot::default());
-        read_object(&self.table, self.rules, text, &mut self.scratch)?;
+        match document.filter(Document::is_complete) {
+            Some(document) => take_members(&self.table, self.rules, document, text, &mut self.scratch)?,
+            None => read_object(&self.table, self.rules, text, &mut self.scratch)?,
+        }
         for nested in 0..self.table.nested.len() {
             self.gather_nested(nested, text)?;
         }
@@ -396,6 +403,35 @@ fn spread_objects(
     }
     for &(_, at) in &nested.members {
         arrays[at].0 = Some(count);
+    }
+    Ok(())
+}
+
+/// Notes where in `text` the value of each column lies, from what the step that made it has noted.
+fn take_members(
+    table: &Table,
+    rules: Rules,
+    document: Document<'_>,
+    text: &str,
+    scratch: &mut Scratch,
+) -> Result<(), Refusal> {
+    let Scratch { slots, members, .. } = scratch;
+    let keys = &document.layout.node(NodeId::ROOT).keys;
+    let targets = match members {
+        Some((layout, targets)) if Arc::ptr_eq(layout, document.layout) => targets,
+        members => {
+            let targets = keys.iter().map(|key| table.target(&key.name)).collect();
+            &mut members.insert((document.layout.clone(), targets)).1
+        }
+    };
+    for (key, target) in keys.iter().zip(targets) {
+        let slot = document.slots[key.node.index()];
+        match target {
+            _ if slot.kind == SlotKind::Missing => {}
+            Some(target) => slots[*target] = Slot::new(text, slot.json(text)),
+            None if rules.surplus == Surplus::Reject => return Err(Refusal::unknown(&key.name)),
+            None => {}
+        }
     }
     Ok(())
 }

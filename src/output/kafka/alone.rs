@@ -43,8 +43,9 @@ impl Shape {
             record.timestamp = message.origin().timestamp_ms;
         }
         let headers = message.headers();
-        if self.headers && headers.len() > 0 {
-            let owned = OwnedHeaders::new_with_capacity(headers.len());
+        let count = if self.headers { headers.clone().count() } else { 0 };
+        if count > 0 {
+            let owned = OwnedHeaders::new_with_capacity(count);
             record.headers =
                 Some(headers.fold(owned, |all, (name, value)| all.insert(Header { key: name, value: Some(value) })));
         }

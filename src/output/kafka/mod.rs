@@ -303,7 +303,7 @@ impl KafkaOutput {
         live.topics.refresh(plan.topics()).await;
         plan.place(parcel, &mut live.topics);
         let one_by_one = (self.shape.timestamps
-            || (self.shape.headers && parcel.parts().iter().any(|batch| batch.source().has_headers())))
+            || (self.shape.headers && parcel.parts().iter().any(|batch| batch.has_headers())))
         .then_some(self.shape);
         let mut met = meet::meet(live, &mut plan, parcel, one_by_one, self.in_flight_messages_max).await;
         let board = live.producer.reports().board.clone();

@@ -19,6 +19,7 @@ pub(super) struct Writer<'o> {
 }
 
 impl<'o> Writer<'o> {
+    /// Appends to `out`; `index` has a slot for the whole, and one for each of the plan's members.
     pub fn new(out: &'o mut Vec<u8>, index: &'o mut [Slot]) -> Self {
         index.fill(Slot::default());
         let start = out.len();
@@ -52,12 +53,15 @@ impl<'o> Writer<'o> {
                     let from = self.out.len();
                     let kind = self.value(run, &member.value)?;
                     if let Some(numbers) = numbers {
-                        self.index[numbers[at]] = self.slot(kind, from)?;
+                        self.index[numbers[at] + 1] = self.slot(kind, from)?;
                     }
                 }
                 self.out.push(b'}');
                 self.depth -= 1;
-                self.indexed |= numbers.is_some();
+                if numbers.is_some() {
+                    self.index[0] = self.slot(SlotKind::Object, self.start)?;
+                    self.indexed = true;
+                }
                 Ok(SlotKind::Object)
             }
             E::List(items) => {
@@ -180,7 +184,7 @@ impl<'o> Writer<'o> {
             }
             V::Json(text) => {
                 // No part of the payload is nested deeper than the whole.
-                if self.depth + run.document.depth > json::DEPTH_MAX {
+                if self.depth + run.payload.depth > json::DEPTH_MAX {
                     return Err(Stop::Deopt);
                 }
                 self.out.extend_from_slice(text.as_bytes());

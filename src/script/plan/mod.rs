@@ -22,7 +22,7 @@ mod value;
 
 pub use compile::Refusal;
 pub(super) use compile::compile;
-pub(super) use run::{Deopt, Document, Outcome};
+pub(super) use run::{Deopt, Outcome, Payload};
 pub(super) use tree::{Place, Plan};
 
 impl Plan {

@@ -43,7 +43,7 @@ pub(super) type Running<'m, T> = Result<T, Stop<'m>>;
 
 /// A payload that was scanned.
 #[derive(Clone, Copy)]
-pub(in crate::script) struct Document<'m> {
+pub(in crate::script) struct Payload<'m> {
     /// Its text, when it is JSON.
     pub json: Option<&'m str>,
     /// One for each node of the layout it was scanned with; all missing when it is not JSON.
@@ -84,22 +84,22 @@ fn with_arena<T>(work: impl FnOnce(&Bump) -> T) -> T {
 }
 
 impl Plan {
-    /// Appends the new payload of `message` to `out`, and puts into `index`, which has one slot for each of the plan's
-    /// members, where their values are in it, counted from its start. `nodes` are the places of the plan in the layout.
+    /// Appends the new payload of `message` to `out`, and puts into `index`, which has one slot for the payload and one
+    /// for each of the plan's members, where they are, counted from the payload's start. `nodes` are the places of the plan in the layout.
     ///
     /// # Errors
     /// The message is left to the interpreter; `out` is as it was.
     pub fn map(
         &self,
         message: MessageRef<'_>,
-        document: Document<'_>,
+        payload: Payload<'_>,
         nodes: &[NodeId],
         out: &mut Vec<u8>,
         index: &mut [Slot],
     ) -> Result<Outcome, Deopt> {
         let start = out.len();
         with_arena(|bump| {
-            let mut run = Run::new(self, message, document, nodes, bump);
+            let mut run = Run::new(self, message, payload, nodes, bump);
             let mut writer = Writer::new(out, index);
             let mut done = writer.block(&mut run, &self.body).map(|_| ());
             if let Err(Stop::Return(value)) = done {
@@ -120,9 +120,9 @@ impl Plan {
     ///
     /// # Errors
     /// The message is left to the interpreter.
-    pub fn test(&self, message: MessageRef<'_>, document: Document<'_>, nodes: &[NodeId]) -> Result<bool, Deopt> {
+    pub fn test(&self, message: MessageRef<'_>, payload: Payload<'_>, nodes: &[NodeId]) -> Result<bool, Deopt> {
         with_arena(|bump| {
-            let mut run = Run::new(self, message, document, nodes, bump);
+            let mut run = Run::new(self, message, payload, nodes, bump);
             let mut answer = run.block(&self.body);
             if let Err(Stop::Return(value)) = answer {
                 answer = run.value(value);
@@ -140,7 +140,7 @@ impl Plan {
 pub(super) struct Run<'m> {
     plan: &'m Plan,
     message: MessageRef<'m>,
-    pub(super) document: Document<'m>,
+    pub(super) payload: Payload<'m>,
     nodes: &'m [NodeId],
     pub(super) bump: &'m Bump,
     locals: &'m mut [V<'m>],
@@ -151,12 +151,12 @@ impl<'m> Run<'m> {
     fn new(
         plan: &'m Plan,
         message: MessageRef<'m>,
-        document: Document<'m>,
+        payload: Payload<'m>,
         nodes: &'m [NodeId],
         bump: &'m Bump,
     ) -> Self {
         let locals = bump.alloc_slice_fill_copy(plan.locals, V::Unit);
-        Self { plan, message, document, nodes, bump, locals, budget: BUDGET }
+        Self { plan, message, payload, nodes, bump, locals, budget: BUDGET }
     }
 
     pub fn results(&self, number: usize) -> &'m [usize] {
@@ -333,7 +333,7 @@ impl<'m> Run<'m> {
                 Ok(text) => V::Text(text),
                 Err(_) => return Err(Stop::Deopt),
             },
-            E::IsJson => V::Bool(self.document.json.is_some()),
+            E::IsJson => V::Bool(self.payload.json.is_some()),
             E::Local(local) => self.locals[*local],
             E::List(items) => {
                 let mut out = BumpVec::with_capacity_in(items.len(), self.bump);
@@ -462,7 +462,7 @@ impl<'m> Run<'m> {
     }
 
     fn slot(&self, place: usize) -> V<'m> {
-        self.document.json.map_or(V::Unit, |json| V::of_slot(json, self.document.slots[self.nodes[place].index()]))
+        self.payload.json.map_or(V::Unit, |json| V::of_slot(json, self.payload.slots[self.nodes[place].index()]))
     }
 
     /// Where the value of a way lies; missing when there is none.
@@ -471,7 +471,7 @@ impl<'m> Run<'m> {
         // A payload that is not JSON has no slots: all is missing.
         let slot = |place: usize| {
             let node = self.nodes[path.places[place]].index();
-            self.document.slots.get(node).copied().unwrap_or_default()
+            self.payload.slots.get(node).copied().unwrap_or_default()
         };
         let kind = |place: usize| slot(place).kind;
         let leaf = slot(path.places.len() - 1);
@@ -495,7 +495,7 @@ impl<'m> Run<'m> {
 
     fn path(&self, path: &Path) -> Running<'m, V<'m>> {
         let slot = self.slot_of(path)?;
-        Ok(self.document.json.map_or(V::Unit, |json| V::of_slot(json, slot)))
+        Ok(self.payload.json.map_or(V::Unit, |json| V::of_slot(json, slot)))
     }
 
     fn meta(&self, field: &crate::script::MetaField) -> Running<'m, V<'m>> {

@@ -88,7 +88,8 @@ enum Came {
     Equal,
 }
 
-fn compare(mapping: &mut Mapping, script: &str, batch: &Batch, at: usize) -> Came {
+fn compare(mapping: &mut Mapping, script: &str, batch: &mut Batch, at: usize) -> Came {
+    mapping.scan(batch);
     if mapping.refusal().is_some() {
         return Came::Refused;
     }
@@ -138,8 +139,8 @@ const PAYLOADS: &[&str] = &[
 
 fn all(script: &str) -> Vec<Came> {
     let mut mapping = mapping(script).unwrap_or_else(|| panic!("not a script: {script}"));
-    let batch = batch(PAYLOADS);
-    (0..PAYLOADS.len()).map(|at| compare(&mut mapping, script, &batch, at)).collect()
+    let mut batch = batch(PAYLOADS);
+    (0..PAYLOADS.len()).map(|at| compare(&mut mapping, script, &mut batch, at)).collect()
 }
 
 #[test]
@@ -366,10 +367,10 @@ fn generated_scripts_give_what_the_interpreter_gives() {
         let script = Maker { bytes: bytes.iter() }.script();
         // What Rhai's own optimiser or checks refuse is no script.
         let Some(mut mapping) = mapping(&script) else { return Ok(()) };
-        let batch = batch(PAYLOADS);
+        let mut batch = batch(PAYLOADS);
         for at in 0..PAYLOADS.len() {
             let mut seen = counts.get();
-            seen[compare(&mut mapping, &script, &batch, at) as usize] += 1;
+            seen[compare(&mut mapping, &script, &mut batch, at) as usize] += 1;
             counts.set(seen);
         }
         Ok(())
@@ -388,14 +389,14 @@ fn every_builtin_gives_what_the_interpreter_gives_for_every_kind_of_value() {
         "#{ a: 1, b: 2 }", "payload.a", "payload.t", "payload.l", "payload.b", "payload.u",
     ];
     let payloads = [PAYLOADS[0], PAYLOADS[6]];
-    let batch = batch(&payloads);
+    let mut batch = batch(&payloads);
     let mut equal = std::collections::BTreeSet::new();
     for (name, count, _) in super::builtins::BUILTINS {
         let mut check = |arguments: &[&str]| {
             let script = format!("{name}({})", arguments.join(", "));
             let Some(mut mapping) = mapping(&script) else { return };
             for at in 0..payloads.len() {
-                if compare(&mut mapping, &script, &batch, at) == Came::Equal {
+                if compare(&mut mapping, &script, &mut batch, at) == Came::Equal {
                     equal.insert(*name);
                 }
             }

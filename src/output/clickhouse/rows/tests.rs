@@ -28,7 +28,7 @@ const STRICT: Rules = Rules { surplus: Surplus::Reject, wrap_scalars: true };
 fn encode_all(table: &Arc<Table>, rules: Rules, layout: Layout, abilities: &Abilities, messages: &[&str]) -> Encoded {
     let mut encoder = Encoder::new(table.clone(), layout, rules, 4, 100);
     for (index, message) in messages.iter().enumerate() {
-        encoder.message(index as u32, message.as_bytes());
+        encoder.message(index as u32, message.as_bytes(), None);
     }
     encoder.finish(abilities)
 }
@@ -118,7 +118,7 @@ fn what_is_no_row_is_refused_and_names_the_column() {
         "column-type: column `accel.x` (Array(Float32)): `1` is not an array, and `nested_scalar_wrap` is off"
     );
     let mut encoder = Encoder::new(table.clone(), Layout::all(&table), STRICT, 1, 1);
-    encoder.message(0, b"{\"id\":\"\xff\"}");
+    encoder.message(0, b"{\"id\":\"\xff\"}", None);
     assert_eq!(encoder.finish(&abilities(&[])).rejected[0].code, "not-json");
 }
 
@@ -208,4 +208,39 @@ fn a_refused_row_does_not_change_which_layout_fits() {
 fn the_header_repeats_names_and_types() {
     let table = table(&[("a", "UInt8", ""), ("b", "Array(String)", "")]);
     assert_eq!(Layout::all(&table).header(&table), b"\x02\x01a\x01b\x05UInt8\x0dArray(String)");
+}
+
+#[test]
+fn a_payload_that_comes_with_its_index_gives_the_same_row() {
+    let table = table(TELEMETRY);
+    let check = |message: &str, names: &[&str]| {
+        let mut members = message::Layout::new();
+        let nodes: Vec<_> = names.iter().map(|name| members.key(NodeId::ROOT, name)).collect();
+        assert_eq!(nodes.len(), names.len());
+        let members = Arc::new(members);
+        let mut slots = vec![crate::message::Slot::default(); members.len()];
+        crate::codec::json::scan(&members, message, &mut slots).unwrap();
+        let scanned = crate::message::Scanned::Json { depth: 1, complete: true };
+        let document = Document { layout: &members, slots: &slots, scanned };
+        let mut encoder = Encoder::new(table.clone(), Layout::all(&table), STRICT, 4, 100);
+        encoder.message(0, message.as_bytes(), Some(document));
+        // A second one of the same layout, and one without.
+        encoder.message(1, message.as_bytes(), Some(document));
+        encoder.message(2, message.as_bytes(), None);
+        let encoded = encoder.finish(&abilities(&["RowBinary"]));
+        match encoded.rejected.as_slice() {
+            [] => {
+                let body = encoded.blocks[0].body();
+                let third = body.len() / 3;
+                assert_eq!((&body[..third], &body[..third]), (&body[third..2 * third], &body[2 * third..]), "{message}");
+            }
+            [a, b, c] => assert_eq!((&a.reason, &a.code), (&c.reason, &c.code), "{message}, and {}", b.reason),
+            some => panic!("{message}: {some:?}"),
+        }
+    };
+    check(r#"{"accel":{"x":1.5,"y":[2,3.5]},"battery":300,"id":"a"}"#, &["accel", "battery", "id"]);
+    check(r#"{"accel":[{"x":1,"y":2}],"battery":"7","id":"q\"°"}"#, &["accel", "battery", "id"]);
+    check(r#"{"battery":7,"id":"a","other":1}"#, &["battery", "id", "other"]);
+    check(r#"{"battery":7,"id":"a"}"#, &["battery", "id", "never"]);
+    check(r#"{"accel.x":[1],"accel.y":[2],"battery":null,"id":5}"#, &["accel.x", "accel.y", "battery", "id"]);
 }
