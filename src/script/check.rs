@@ -9,7 +9,7 @@ use std::{
 
 use rhai::{AST, ASTNode, Expr, ParseError, ParseErrorType, Position, Stmt};
 
-use super::engine;
+use super::{engine, functions};
 use crate::diagnostic::Fault;
 
 /// Functions that are part of the language and appear in no list.
@@ -103,9 +103,9 @@ fn check_call(name: &str, arguments: usize, object: usize, own: &[(String, usize
     let what = if object == 1 { "method" } else { "function" };
     if takes.is_empty() {
         let names = KNOWN.keys().map(String::as_str).chain(own.iter().map(|(n, _)| n.as_str()));
-        let label = match (closest(name, names), name) {
-            (_, "parse_float") | (None, _) => format!("no such {what}"),
-            (Some(other), _) => format!("did you mean `{other}`?"),
+        let label = match functions::known_elsewhere(name).or_else(|| closest(name, names)) {
+            None => format!("no such {what}"),
+            Some(other) => format!("did you mean `{other}`?"),
         };
         return Some(Fault::new("unknown-function", "", format!("the script knows no {what} `{name}`")).label(label));
     }

@@ -19,10 +19,12 @@ mod tests;
 mod text;
 mod value;
 
+pub use engine::fix_clock;
+pub use functions::{Function, Group, functions};
 pub use jsonpath::{Found, JsonPaths, LookupError};
 pub use mapping::{Condition, Emit, Interpreted, Mapping};
-pub use plan::Refusal;
 pub use meta::MetaField;
+pub use plan::Refusal;
 pub use program::ScriptError;
 pub use scan::scan_batch;
 pub use template::Template;

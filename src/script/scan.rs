@@ -34,7 +34,11 @@ thread_local! {
 }
 
 /// Hands `read` the slots of one payload, which is JSON; answers `None` when it is not.
-pub(super) fn with_slots<T>(message: MessageRef<'_>, layout: &Layout, read: impl FnOnce(&str, &[Slot]) -> T) -> Option<T> {
+pub(super) fn with_slots<T>(
+    message: MessageRef<'_>,
+    layout: &Layout,
+    read: impl FnOnce(&str, &[Slot]) -> T,
+) -> Option<T> {
     let json = simdutf8::basic::from_utf8(message.payload()).ok()?;
     SLOTS.with_borrow_mut(|slots| {
         slots.clear();

@@ -157,7 +157,12 @@ pub(super) enum Operator {
 
 impl Tree {
     /// The tree of a script compiled by `engine`, with the functions of `modules`, each by its name.
-    pub fn of<'a>(engine: &Engine, source: &str, ast: &'a AST, modules: impl IntoIterator<Item = (&'a str, &'a AST)>) -> Self {
+    pub fn of<'a>(
+        engine: &Engine,
+        source: &str,
+        ast: &'a AST,
+        modules: impl IntoIterator<Item = (&'a str, &'a AST)>,
+    ) -> Self {
         let mut functions = Functions::new();
         for (name, ast) in std::iter::once(("", ast)).chain(modules) {
             functions.extend(Reader::new(engine, "", name, ast).functions());

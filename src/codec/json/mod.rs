@@ -8,8 +8,8 @@ mod read;
 mod scan;
 mod write;
 
-pub use scan::scan;
 pub use read::{Kind, NotJson, Number, Reader, Text};
+pub use scan::scan;
 pub use write::{NotFinite, compact, float, integer, string};
 
 /// Deepest nesting of arrays and objects that is read. Deeper payloads are refused, whoever sends them.

@@ -91,7 +91,8 @@ impl<'a> Text<'a> {
         let mut rest = self.raw;
         while let Some(slash) = rest.find('\\').filter(|_| self.escaped) {
             take(&rest[..slash]);
-            let (char, length) = unescape(&rest.as_bytes()[slash..]).expect("escapes were checked when the string was read");
+            let (char, length) =
+                unescape(&rest.as_bytes()[slash..]).expect("escapes were checked when the string was read");
             take(char.encode_utf8(&mut [0; 4]));
             rest = &rest[slash + length..];
         }

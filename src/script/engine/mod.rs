@@ -17,17 +17,17 @@
 //!
 //! The limits on strings, arrays and maps are those of the largest message that is accepted, because Rhai applies them
 //! to values that are only passed on, too.
-mod functions;
 mod number;
 
 use std::{
     cell::Cell,
+    collections::{BTreeMap, BTreeSet},
     sync::LazyLock,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rhai::{
-    Dynamic, Engine, EvalAltResult, Module, OptimizationLevel, Shared,
+    Dynamic, Engine, EvalAltResult, FuncRegistration, Module, OptimizationLevel, Shared,
     module_resolvers::DummyModuleResolver,
     packages::{
         ArithmeticPackage, BasicArrayPackage, BasicFnPackage, BasicIteratorPackage, BasicMapPackage, BasicMathPackage,
@@ -35,8 +35,9 @@ use rhai::{
     },
 };
 
-pub use functions::arities;
 pub(super) use number::BigNumber;
+
+use super::functions;
 
 /// Longest time one message may take.
 pub const TIME_MAX: Duration = Duration::from_millis(100);
@@ -59,10 +60,19 @@ struct Run {
     /// Set at the first look at the clock, so that short scripts never look.
     started: Cell<Option<Instant>>,
     now_ms: Cell<Option<i64>>,
+    /// The time of every message, when it is fixed.
+    fixed_ms: Cell<Option<i64>>,
 }
 
 thread_local! {
-    static RUN: Run = const { Run { operations: Cell::new(0), started: Cell::new(None), now_ms: Cell::new(None) } };
+    static RUN: Run = const {
+        Run {
+            operations: Cell::new(0),
+            started: Cell::new(None),
+            now_ms: Cell::new(None),
+            fixed_ms: Cell::new(None),
+        }
+    };
 }
 
 /// Starts the limits and the clock of the next message on this thread.
@@ -70,8 +80,13 @@ pub(super) fn begin() {
     RUN.with(|run| {
         run.operations.set(0);
         run.started.set(None);
-        run.now_ms.set(None);
+        run.now_ms.set(run.fixed_ms.get());
     });
+}
+
+/// Fixes the time that scripts of this thread see, Unix milliseconds, until it is set free with `None`.
+pub fn fix_clock(ms: Option<i64>) {
+    RUN.with(|run| run.fixed_ms.set(ms));
 }
 
 /// Counts one operation of the message at hand.
@@ -117,7 +132,17 @@ static LIBRARY: LazyLock<Vec<Shared<Module>>> = LazyLock::new(|| {
     let mut own = Module::new();
     functions::register(&mut own);
     number::register(&mut own);
+    // The one function that gives no value.
+    let drop = FuncRegistration::new("drop").with_volatility(true);
+    drop.set_into_module(&mut own, || -> Result<Dynamic, Box<EvalAltResult>> { Err(stop(Stop::Drop)) });
     own.build_index();
+    let mut all = packages();
+    all.push(own.into());
+    all
+});
+
+/// Rhai's functions.
+fn packages() -> Vec<Shared<Module>> {
     vec![
         ArithmeticPackage::new().as_shared_module(),
         LogicPackage::new().as_shared_module(),
@@ -128,9 +153,39 @@ static LIBRARY: LazyLock<Vec<Shared<Module>>> = LazyLock::new(|| {
         BasicArrayPackage::new().as_shared_module(),
         BasicMapPackage::new().as_shared_module(),
         BasicFnPackage::new().as_shared_module(),
-        own.into(),
     ]
-});
+}
+
+/// Every function of `engine` by name, with the numbers of arguments it takes.
+pub fn arities(engine: &Engine) -> BTreeMap<String, BTreeSet<usize>> {
+    let mut known: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+    for signature in engine.gen_fn_signatures(true) {
+        let Some((name, rest)) = signature.split_once('(') else { continue };
+        let arguments = &rest[..rest.rfind(')').unwrap_or(rest.len())];
+        let mut depth = 0;
+        let mut count = usize::from(!arguments.trim().is_empty());
+        for char in arguments.chars() {
+            match char {
+                '<' | '(' | '[' => depth += 1,
+                '>' | ')' | ']' => depth -= 1,
+                ',' if depth == 0 => count += 1,
+                _ => {}
+            }
+        }
+        known.entry(name.trim().to_owned()).or_default().insert(count);
+    }
+    known
+}
+
+/// The same for Rhai's functions alone.
+#[cfg(test)]
+pub fn arities_without_ours() -> BTreeMap<String, BTreeSet<usize>> {
+    let mut engine = Engine::new_raw();
+    packages().into_iter().for_each(|package| {
+        engine.register_global_module(package);
+    });
+    arities(&engine)
+}
 
 /// An engine for one script. Cheap: functions are shared.
 pub(super) fn new() -> Engine {

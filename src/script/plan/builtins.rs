@@ -180,7 +180,11 @@ impl Builtin {
                 let upper = self == Self::ToUpper;
                 V::Text(if text.is_ascii() {
                     let out = bump.alloc_str(text);
-                    if upper { out.make_ascii_uppercase() } else { out.make_ascii_lowercase() }
+                    if upper {
+                        out.make_ascii_uppercase()
+                    } else {
+                        out.make_ascii_lowercase()
+                    }
                     out
                 } else if upper {
                     bump.alloc_str(&text.to_uppercase())

@@ -37,9 +37,32 @@ const NODES_MAX: usize = 10_000;
 
 /// Methods that change the value they are called on.
 const CHANGING: &[&str] = &[
-    "append", "chop", "clear", "crop", "dedup", "drain", "extract", "fill_with", "insert", "make_lower", "make_upper",
-    "mixin", "pad", "pop", "push", "remove", "replace", "retain", "reverse", "set", "shift", "sort", "splice", "trim",
-    "truncate", "+=",
+    "append",
+    "chop",
+    "clear",
+    "crop",
+    "dedup",
+    "drain",
+    "extract",
+    "fill_with",
+    "insert",
+    "make_lower",
+    "make_upper",
+    "mixin",
+    "pad",
+    "pop",
+    "push",
+    "remove",
+    "replace",
+    "retain",
+    "reverse",
+    "set",
+    "shift",
+    "sort",
+    "splice",
+    "trim",
+    "truncate",
+    "+=",
 ];
 
 /// Compiles a script.
@@ -85,7 +108,10 @@ pub(in crate::script) fn compile(tree: &Tree) -> Compiled<Plan> {
 enum Bound {
     Local(usize),
     /// A variable that never changes and is a place in the payload. `or_empty` when `?? #{}` follows it.
-    Way { path: Path, or_empty: bool },
+    Way {
+        path: Path,
+        or_empty: bool,
+    },
 }
 
 struct Compiler<'t> {
@@ -473,7 +499,8 @@ impl Compiler<'_> {
             if let (syntax::LinkKind::Method(name, arguments), Some(next), true) =
                 (&link.kind, rest.get(index + 1), compiled.is_empty() && !link.optional)
                 && let ("split", [Expr { kind: ExprKind::Text(separator), .. }]) = (name.as_str(), arguments.as_slice())
-                && let (syntax::LinkKind::Index(Expr { kind: ExprKind::Int(n), .. }), false) = (&next.kind, next.optional)
+                && let (syntax::LinkKind::Index(Expr { kind: ExprKind::Int(n), .. }), false) =
+                    (&next.kind, next.optional)
                 && let (Ok(n), false) = (usize::try_from(*n), separator.is_empty())
             {
                 value = E::Part(Box::new(value), separator.as_str().into(), n);
@@ -546,10 +573,8 @@ impl Compiler<'_> {
         if CHANGING.contains(&name) {
             return refuse(at, format!("the function `{name}`, which changes its argument"));
         }
-        if let ([list, Expr { kind: ExprKind::Closure { captures, function }, .. }], Some(how)) = (
-            arguments,
-            how(name),
-        ) {
+        if let ([list, Expr { kind: ExprKind::Closure { captures, function }, .. }], Some(how)) = (arguments, how(name))
+        {
             let list = self.expr(list)?;
             let closure = self.closure(captures, function, at)?;
             return Ok(E::Each(Box::new(Each { how, list, closure })));

@@ -56,7 +56,9 @@ pub(in crate::script) struct Payload<'m> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::script) enum Outcome {
     /// Its new payload is written. `indexed` when it is one of the maps whose members the plan knows.
-    Written { indexed: bool },
+    Written {
+        indexed: bool,
+    },
     Dropped,
 }
 
@@ -148,13 +150,7 @@ pub(super) struct Run<'m> {
 }
 
 impl<'m> Run<'m> {
-    fn new(
-        plan: &'m Plan,
-        message: MessageRef<'m>,
-        payload: Payload<'m>,
-        nodes: &'m [NodeId],
-        bump: &'m Bump,
-    ) -> Self {
+    fn new(plan: &'m Plan, message: MessageRef<'m>, payload: Payload<'m>, nodes: &'m [NodeId], bump: &'m Bump) -> Self {
         let locals = bump.alloc_slice_fill_copy(plan.locals, V::Unit);
         Self { plan, message, payload, nodes, bump, locals, budget: BUDGET }
     }
@@ -479,10 +475,8 @@ impl<'m> Run<'m> {
             return Ok(leaf);
         }
         for (step, optional) in path.optional.iter().enumerate() {
-            let named = matches!(
-                self.plan.places[path.places[step + 1]].segment,
-                Some(crate::script::path::Segment::Key(_))
-            );
+            let named =
+                matches!(self.plan.places[path.places[step + 1]].segment, Some(crate::script::path::Segment::Key(_)));
             match kind(step) {
                 SlotKind::Object if named => {}
                 SlotKind::Array if !named && kind(step + 1) != SlotKind::Missing => {}

@@ -219,10 +219,35 @@ const INTS: &[&str] = &["0", "1", "2", "-3", "7", "100", "9223372036854775807"];
 const FLOATS: &[&str] = &["0.0", "1.5", "-2.25", "0.1", "1e10", "84.0"];
 const TEXTS: &[&str] = &["\"\"", "\"x\"", "\"A/b/C\"", "\"°C\"", "\"q\\\"\\\\\\n\"", "\"12\"", "\"4.5\"", "\"c\""];
 const PLACES: &[&str] = &[
-    "payload.a", "payload?.a", "payload.b.c", "payload?.b?.c", "payload.b?.d", "payload.t", "payload.u", "payload.l",
-    "payload?.l", "payload.l[0]", "payload.l?[1]", "payload.b", "payload.n", "payload.z[1][0]", "payload.o.x",
-    "payload[\"t\"]", "payload", "text", "is_json", "meta.topic", "meta.key", "meta.levels[1]", "meta.qos",
-    "meta.headers.trace", "meta.none", "x", "y", "m", "list",
+    "payload.a",
+    "payload?.a",
+    "payload.b.c",
+    "payload?.b?.c",
+    "payload.b?.d",
+    "payload.t",
+    "payload.u",
+    "payload.l",
+    "payload?.l",
+    "payload.l[0]",
+    "payload.l?[1]",
+    "payload.b",
+    "payload.n",
+    "payload.z[1][0]",
+    "payload.o.x",
+    "payload[\"t\"]",
+    "payload",
+    "text",
+    "is_json",
+    "meta.topic",
+    "meta.key",
+    "meta.levels[1]",
+    "meta.qos",
+    "meta.headers.trace",
+    "meta.none",
+    "x",
+    "y",
+    "m",
+    "list",
 ];
 
 impl Maker<'_> {
@@ -243,7 +268,10 @@ impl Maker<'_> {
         match self.choose(3) {
             0 => out + self.any(3).as_str(),
             1 => out + format!("#{{ a: {}, b: {}, x: x, list: list, m: m }}", self.any(3), self.any(2)).as_str(),
-            _ => out + format!("if {} {{ {} }} else {{ #{{ z: {}, y: y }} }}", self.truth(2), self.any(2), self.any(2)).as_str(),
+            _ => {
+                out + format!("if {} {{ {} }} else {{ #{{ z: {}, y: y }} }}", self.truth(2), self.any(2), self.any(2))
+                    .as_str()
+            }
         }
     }
 
@@ -276,7 +304,12 @@ impl Maker<'_> {
             4 => self.list(depth),
             5 => format!("#{{ k: {}, \"a b\": {} }}", self.any(depth - 1), self.any(depth - 1)),
             6 => format!("({} ?? {})", self.any(depth - 1), self.any(depth - 1)),
-            7 => format!("(if {} {{ {} }} else {{ {} }})", self.truth(depth - 1), self.any(depth - 1), self.any(depth - 1)),
+            7 => format!(
+                "(if {} {{ {} }} else {{ {} }})",
+                self.truth(depth - 1),
+                self.any(depth - 1),
+                self.any(depth - 1)
+            ),
             8 => format!(
                 "(switch {} {{ {} => {}, {} => {}, 1..9 => {}, _ => {} }})",
                 self.any(depth - 1),
@@ -311,7 +344,11 @@ impl Maker<'_> {
                 self.number(depth - 1)
             ),
             7 => format!("-{}", self.number(0)),
-            _ => format!("{}.{}()", self.any(depth - 1), self.pick(&["len", "abs", "to_int", "to_float", "round", "floor"])),
+            _ => format!(
+                "{}.{}()",
+                self.any(depth - 1),
+                self.pick(&["len", "abs", "to_int", "to_float", "round", "floor"])
+            ),
         }
     }
 
@@ -348,7 +385,9 @@ impl Maker<'_> {
             0 => "payload.l".to_owned(),
             1 => "list".to_owned(),
             2 => format!("[{}, {}]", self.any(depth - 1), self.any(depth - 1)),
-            3 => format!("{}.map(|v| {})", self.list(depth - 1), self.pick(&["v", "v + 1", "`${v}`", "#{ v: v, x: x }"])),
+            3 => {
+                format!("{}.map(|v| {})", self.list(depth - 1), self.pick(&["v", "v + 1", "`${v}`", "#{ v: v, x: x }"]))
+            }
             4 => format!("{}.filter(|v| {})", self.list(depth - 1), self.pick(&["v > 1", "v == x", "true", "v != ()"])),
             _ => format!("{}.split(\"/\")", self.text(depth - 1)),
         }
@@ -384,9 +423,34 @@ fn generated_scripts_give_what_the_interpreter_gives() {
 #[test]
 fn every_builtin_gives_what_the_interpreter_gives_for_every_kind_of_value() {
     let values = [
-        "()", "true", "0", "-5", "9223372036854775807", "(-9223372036854775807 - 1)", "0.0", "-1.5", "2.5", "1e19", "1e300",
-        "(1.0/0.0)", "\"\"", "\"a\"", "\"Straße °C\"", "\"12\"", "\" 7 \"", "\"1.5\"", "\"x1\"", "[]", "[1, \"a\", ()]", "#{}",
-        "#{ a: 1, b: 2 }", "payload.a", "payload.t", "payload.l", "payload.b", "payload.u",
+        "()",
+        "true",
+        "0",
+        "-5",
+        "9223372036854775807",
+        "(-9223372036854775807 - 1)",
+        "0.0",
+        "-1.5",
+        "2.5",
+        "1e19",
+        "1e300",
+        "(1.0/0.0)",
+        "\"\"",
+        "\"a\"",
+        "\"Straße °C\"",
+        "\"12\"",
+        "\" 7 \"",
+        "\"1.5\"",
+        "\"x1\"",
+        "[]",
+        "[1, \"a\", ()]",
+        "#{}",
+        "#{ a: 1, b: 2 }",
+        "payload.a",
+        "payload.t",
+        "payload.l",
+        "payload.b",
+        "payload.u",
     ];
     let payloads = [PAYLOADS[0], PAYLOADS[6]];
     let mut batch = batch(&payloads);

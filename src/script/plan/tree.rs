@@ -42,12 +42,22 @@ pub(super) struct Block {
 pub(super) enum S {
     Set(usize, E),
     /// Changes a part of a local variable.
-    Update { local: usize, keys: Vec<Key>, change: Change },
+    Update {
+        local: usize,
+        keys: Vec<Key>,
+        change: Change,
+    },
     Expr(E),
     If(E, Block, Block),
     For(usize, E, Block),
     /// From, to, whether `to` is included.
-    ForRange { variable: usize, from: E, to: E, included: bool, body: Block },
+    ForRange {
+        variable: usize,
+        from: E,
+        to: E,
+        included: bool,
+        body: Block,
+    },
     /// The end of the script, with its value.
     Return(E),
     /// The end of a function, with its value.

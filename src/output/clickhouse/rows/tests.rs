@@ -232,7 +232,11 @@ fn a_payload_that_comes_with_its_index_gives_the_same_row() {
             [] => {
                 let body = encoded.blocks[0].body();
                 let third = body.len() / 3;
-                assert_eq!((&body[..third], &body[..third]), (&body[third..2 * third], &body[2 * third..]), "{message}");
+                assert_eq!(
+                    (&body[..third], &body[..third]),
+                    (&body[third..2 * third], &body[2 * third..]),
+                    "{message}"
+                );
             }
             [a, b, c] => assert_eq!((&a.reason, &a.code), (&c.reason, &c.code), "{message}, and {}", b.reason),
             some => panic!("{message}: {some:?}"),
