@@ -18,6 +18,7 @@ use std::ops::RangeInclusive;
 use bumpalo::Bump;
 
 pub(super) use adapter::register;
+pub(super) use numbers::number;
 
 use super::value::Value;
 

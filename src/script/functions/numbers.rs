@@ -142,7 +142,7 @@ pub(super) const ALL: &[Function] = &[
 ];
 
 /// The number that a value is, or that it spells out.
-pub(super) fn number(value: Value<'_>) -> Option<Value<'_>> {
+pub(in crate::script) fn number(value: Value<'_>) -> Option<Value<'_>> {
     match value {
         Value::Int(_) | Value::Float(_) | Value::Big(_) => Some(value),
         Value::Text(text) => {

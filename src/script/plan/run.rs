@@ -397,6 +397,10 @@ impl<'m> Run<'m> {
                 V::Text(text) => V::Text(part(text, separator, *n).ok_or(Stop::Deopt)?),
                 _ => return Err(Stop::Deopt),
             },
+            E::Builtin(builtin, arguments) if arguments.len() == 1 => {
+                let argument = self.value(&arguments[0])?;
+                builtin.call(&[argument], self.bump)?
+            }
             E::Builtin(builtin, arguments) => {
                 let arguments = self.values(None, arguments)?;
                 builtin.call(arguments, self.bump)?
