@@ -13,7 +13,8 @@ pub struct Spec<T: ?Sized + 'static> {
     pub summary: &'static str,
     /// YAML of a working section, as it stands under the component's key. Tests lint it.
     pub example: &'static str,
-    /// Fields that hold Rhai scripts: `""` for the whole section, else the field's name. `${…}` is Rhai's own there, so
+    /// Fields that hold Rhai scripts: `""` for the whole section, else the field's name, with `.*` at its end for every
+    /// key below it. `${…}` is Rhai's own there, so
     /// no environment variables are put in.
     pub scripts: &'static [&'static str],
     /// Fields, types, ranges, docs and defaults, from the config type.

@@ -8,7 +8,7 @@ use super::{
     Catalog, Environment, Kind,
     grammar::grammar_schema,
     scalar::Scalar,
-    yaml::{Node, NodeValue},
+    yaml::{Entry, Node, NodeValue},
 };
 use crate::diagnostic::{Diagnostic, SourceFile};
 
@@ -60,7 +60,11 @@ impl Expander<'_> {
             match &mut entry.value.value {
                 NodeValue::Scalar(_) if facts.scripts.contains(&"") => {}
                 NodeValue::Mapping(fields) => {
-                    for field in fields.iter_mut().filter(|field| !facts.scripts.contains(&field.key.as_str())) {
+                    let is_script = |field: &Entry| {
+                        let below = |script: &&str| script.strip_suffix(".*") == Some(&field.key);
+                        facts.scripts.contains(&field.key.as_str()) || facts.scripts.iter().any(below)
+                    };
+                    for field in fields.iter_mut().filter(|field| !is_script(field)) {
                         let schema = child(&facts.schema, &facts.schema, &field.key);
                         self.values(&mut field.value, schema, &facts.schema);
                     }

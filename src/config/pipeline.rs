@@ -121,12 +121,20 @@ impl Document {
         let facts = catalog.facts(slot.role.kind(), &entry.key)?;
         let mut scripts = HashMap::new();
         for field in facts.scripts {
-            let node = field
-                .split('.')
-                .filter(|key| !key.is_empty())
-                .try_fold(&entry.value, |node, key| node.entry(key).map(|entry| &entry.value));
-            if let Some(place) = node.and_then(|node| place(&self.file.path, node)) {
-                scripts.insert((*field).to_owned(), place);
+            // `headers.*` stands for every key of `headers`.
+            let found = match field.strip_suffix(".*") {
+                Some(parent) => entry.value.entry(parent).map_or(&[][..], |parent| parent.value.entries()),
+                None if field.is_empty() => {
+                    scripts.extend(place(&self.file.path, &entry.value).map(|place| (String::new(), place)));
+                    continue;
+                }
+                None => entry.value.entry(field).map_or(&[][..], std::slice::from_ref),
+            };
+            for entry in found {
+                let name = field
+                    .strip_suffix('*')
+                    .map_or_else(|| entry.key.clone(), |parent| format!("{parent}{}", entry.key));
+                scripts.extend(place(&self.file.path, &entry.value).map(|place| (name, place)));
             }
         }
         let value = match entry.value.to_value() {

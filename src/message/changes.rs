@@ -23,14 +23,15 @@ struct Change {
     meta: (u32, u32),
 }
 
-/// What is to be set on one message. `None` inside takes it away.
+/// What is to be set on one message. `None` inside takes it away; the texts lie in `texts`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Setting<'a> {
-    pub key: Option<Option<&'a [u8]>>,
+    pub texts: &'a [u8],
+    pub key: Option<Option<Span>>,
     /// Name and value; each name once.
-    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
+    pub headers: &'a [(Arc<str>, Option<Span>)],
     /// Name and value; each name once.
-    pub meta: &'a [(Arc<str>, Option<&'a [u8]>)],
+    pub meta: &'a [(Arc<str>, Option<Span>)],
 }
 
 /// The changes of one message, to read.
@@ -46,35 +47,25 @@ impl Changes {
     /// # Errors
     /// `ArenaFull` past 4 GiB of texts.
     pub fn push(&mut self, before: Option<Changed<'_>>, setting: &Setting<'_>) -> Result<u32, ArenaFull> {
-        let key = match setting.key {
-            Some(key) => Some(key.map(|key| self.text(key)).transpose()?),
-            None => match before.and_then(Changed::key) {
-                Some(key) => Some(key.map(|key| self.text(key)).transpose()?),
-                None => None,
-            },
-        };
+        let given = |span: Span| span.of(setting.texts);
+        let key = setting.key.map(|key| key.map(given)).or_else(|| before.and_then(Changed::key));
+        let key = key.map(|key| key.map(|key| self.text(key)).transpose()).transpose()?;
         let first = self.headers.len();
-        for (name, value) in setting.headers {
+        let kept = before.into_iter().flat_map(Changed::headers);
+        let kept = kept.filter(|(name, _)| !setting.headers.iter().any(|(set, _)| **set == **name));
+        let set = setting.headers.iter().map(|(name, value)| (&**name, value.map(given)));
+        for (name, value) in set.chain(kept) {
             let header = (self.text(name.as_bytes())?, value.map(|value| self.text(value)).transpose()?);
             self.headers.push(header);
         }
-        for (name, value) in before.into_iter().flat_map(Changed::headers) {
-            if !setting.headers.iter().any(|(set, _)| *set == name) {
-                let header = (self.text(name.as_bytes())?, value.map(|value| self.text(value)).transpose()?);
-                self.headers.push(header);
-            }
-        }
         let headers = range(first, self.headers.len())?;
         let first = self.meta.len();
-        for (name, value) in setting.meta {
+        let kept = before.into_iter().flat_map(Changed::meta);
+        let kept = kept.filter(|(name, _)| !setting.meta.iter().any(|(set, _)| set == *name));
+        let set = setting.meta.iter().map(|(name, value)| (name, value.map(given)));
+        for (name, value) in set.chain(kept) {
             let value = value.map(|value| self.text(value)).transpose()?;
             self.meta.push((name.clone(), value));
-        }
-        for (name, value) in before.into_iter().flat_map(Changed::meta) {
-            if !setting.meta.iter().any(|(set, _)| set == name) {
-                let value = value.map(|value| self.text(value)).transpose()?;
-                self.meta.push((name.clone(), value));
-            }
         }
         let meta = range(first, self.meta.len())?;
         self.changes.push(Change { key, headers, meta });

@@ -188,7 +188,7 @@ impl Batch {
     pub fn change<E: From<ArenaFull>>(
         &mut self,
         mut set: impl FnMut(MessageRef<'_>, &mut dyn FnMut(&Setting<'_>) -> Result<(), ArenaFull>) -> Result<(), E>,
-        mut failed: impl FnMut(u32, E),
+        mut failed: impl FnMut(MessageRef<'_>, E),
     ) {
         let mut all = Changes::default();
         let mut messages = std::mem::take(&mut self.messages);
@@ -210,7 +210,7 @@ impl Batch {
                     true
                 }
                 Err(error) => {
-                    failed(message.origin, error);
+                    failed(reference, error);
                     false
                 }
             }
@@ -293,6 +293,14 @@ impl BatchWriter {
             message.part = if message.part == NONE { part } else { message.part };
         }
         Ok(())
+    }
+
+    /// Takes back all messages after the first `messages`.
+    pub fn truncate(&mut self, messages: usize) {
+        if let Some(first) = self.messages.get(messages) {
+            self.bytes.truncate(first.payload.start as usize);
+            self.messages.truncate(messages);
+        }
     }
 
     /// How many messages were pushed.

@@ -357,3 +357,45 @@ async fn a_stopped_pipeline_makes_the_process_not_ready() {
     assert!(!report.ready);
     assert_eq!(report.faults[0].0, "p/stopped");
 }
+
+/// A pipeline whose only step splits lists.
+fn splitting(batches: &[&[&str]], out: Box<dyn Output>, dead_letter: Option<Box<dyn Output>>) -> Bench {
+    let mut bench = bench(batches, out, dead_letter);
+    let spec = crate::registry::Registry::built_in().step("split").unwrap();
+    bench.pipeline.inputs[0].steps[0].step = (spec.build)(&crate::spec::Section::from_yaml("payload")).unwrap();
+    bench
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_split_message_is_acknowledged_when_all_its_parts_have_ended() {
+    let mut tries = 0;
+    // The second part is refused, the third has to be written again and again.
+    let (out, writes) = output(move |payloads| {
+        tries += 1;
+        if payloads.len() == 3 {
+            let rejected = vec![Rejection { index: 1, code: "too-large".into(), reason: "too large".into() }];
+            let retry = Retry { reason: "busy".into(), messages: Pending::Only(vec![2]) };
+            return Some(Err(WriteError { rejected, retry: Some(retry) }));
+        }
+        Some(if tries < 4 { Err(WriteError::retry("busy")) } else { Ok(()) })
+    });
+    let (dead, letters) = accepts();
+    let (result, outcomes) = splitting(&[&["[1, 2, 3]"], &["[]"]], out, Some(dead)).run().await;
+    result.unwrap();
+    assert_eq!(writes.lock()[0], ["1", "2", "3"]);
+    let envelope: serde_json::Value = serde_json::from_str(&letters.lock()[0][0]).unwrap();
+    assert_eq!((&envelope["payload"], &envelope["part"]), (&"[1, 2, 3]".into(), &1.into()));
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.1 == Delivered).count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_split_message_of_which_one_part_never_arrives_is_not_acknowledged() {
+    let (out, _) = output(|payloads| {
+        let retry = Retry { reason: "busy".into(), messages: Pending::Only(vec![payloads.len() as u32 - 1]) };
+        Some(Err(WriteError { rejected: Vec::new(), retry: Some(retry) }))
+    });
+    let mut bench = splitting(&[&["[1, 2, 3]"]], out, None);
+    bench.pipeline.limits.shutdown_timeout = Duration::from_secs(5);
+    let (_, outcomes) = bench.run().await;
+    assert_eq!(outcomes, [(1, Undelivered)]);
+}

@@ -24,9 +24,11 @@ pub enum MetaField {
     Qos,
     /// `meta.retain`: MQTT retain flag.
     Retain,
+    /// `meta.part`: which part of a message that was split, from 0.
+    Part,
     /// `meta.headers.name` or `meta.headers["name"]`: a header, when it is text.
     Header(String),
-    /// `meta.name`: a topic level named by the input's filter (`devices/{device}/telemetry`).
+    /// `meta.name`: what a `set` step has set, or a topic level named by the input's filter (`devices/{device}/telemetry`).
     Capture(String),
 }
 
@@ -58,6 +60,7 @@ impl MetaField {
             "received_at_ms" => Self::ReceivedAtMs,
             "qos" => Self::Qos,
             "retain" => Self::Retain,
+            "part" => Self::Part,
             name => Self::Capture(name.to_owned()),
         }
     }
@@ -76,6 +79,7 @@ impl MetaField {
             Self::ReceivedAtMs => Some(MetaValue::Int(origin.received_at_ms)),
             Self::Qos => Some(MetaValue::Int(origin.qos.into())),
             Self::Retain => Some(MetaValue::Bool(origin.retain)),
+            Self::Part => message.part().map(|part| MetaValue::Int(part.into())),
             Self::Header(name) => {
                 message.headers().find(|(n, _)| n == name).map(|(_, value)| MetaValue::of_bytes(value))
             }

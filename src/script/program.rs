@@ -269,6 +269,7 @@ fn meta(need: &MetaNeed, message: MessageRef<'_>) -> Dynamic {
         ("received_at", Some(origin.received_at_ms.div_euclid(1000))),
         ("received_at_ms", Some(origin.received_at_ms)),
         ("qos", Some(origin.qos.into())),
+        ("part", message.part().map(i64::from)),
     ] {
         if need.has(name) {
             put(name, value.map(Into::into));

@@ -3,6 +3,8 @@
 mod filter;
 mod jsonpath;
 mod map;
+mod set;
+mod split;
 
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ use crate::{
 };
 
 /// Every step, sorted by name.
-pub static STEPS: &[&Spec<dyn Step>] = &[&filter::SPEC, &jsonpath::SPEC, &map::SPEC];
+pub static STEPS: &[&Spec<dyn Step>] = &[&filter::SPEC, &jsonpath::SPEC, &map::SPEC, &set::SPEC, &split::SPEC];
 
 /// One kind of work on messages.
 ///
@@ -103,15 +105,21 @@ mod tests {
     use super::*;
     use crate::{message::SourceBuilder, spec::Section};
 
+    /// What a step makes of a batch, and its report.
+    pub(super) fn apply(spec: &Spec<dyn Step>, section: &Section, batch: Batch) -> (Batch, StepReport) {
+        let mut report = StepReport::default();
+        let mut step = (spec.build)(section).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let batch = step.apply(batch, &mut report);
+        (batch, report)
+    }
+
     /// What a step makes of `payloads`, and its report.
     pub(super) fn run(spec: &Spec<dyn Step>, section: &Section, payloads: &[&[u8]]) -> (Vec<String>, StepReport) {
         let mut source = SourceBuilder::new("test");
         for payload in payloads {
             source.push(payload, |_, _| Ok(())).unwrap();
         }
-        let mut report = StepReport::default();
-        let mut step = (spec.build)(section).unwrap();
-        let batch = step.apply(Batch::new(source.finish()), &mut report);
+        let (batch, report) = apply(spec, section, Batch::new(source.finish()));
         (batch.iter().map(|m| String::from_utf8(m.payload().to_vec()).unwrap()).collect(), report)
     }
 
