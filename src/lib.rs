@@ -12,6 +12,7 @@ pub mod message;
 pub mod metrics;
 pub mod output;
 pub mod pipeline;
+pub mod plugin;
 pub mod registry;
 pub mod script;
 pub mod spec;

@@ -36,6 +36,36 @@ pub struct Section {
     pub value: serde_yaml::Value,
     /// Where the scripts of this section stand, by field path joined with dots.
     pub scripts: HashMap<String, ScriptPlace>,
+    /// What scripts may call by `module::function()`.
+    pub modules: Arc<Modules>,
+}
+
+/// Modules of functions for scripts, sorted by name.
+#[derive(Debug, Default)]
+pub struct Modules(pub Vec<Module>);
+
+/// One module: a file of functions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    pub name: String,
+    /// Its path, as diagnostics show it.
+    pub file: String,
+    pub text: String,
+}
+
+/// A script's surroundings: where it stands, and what it finds besides the message.
+#[derive(Clone, Debug)]
+pub struct Site {
+    pub place: ScriptPlace,
+    pub modules: Arc<Modules>,
+    /// What the script knows as `params`: the settings of a step that a plugin declares.
+    pub params: Option<Arc<serde_json::Value>>,
+}
+
+impl From<ScriptPlace> for Site {
+    fn from(place: ScriptPlace) -> Self {
+        Self { place, modules: Arc::default(), params: None }
+    }
 }
 
 impl Section {
@@ -50,17 +80,19 @@ impl Section {
             folder: ".".into(),
             value: serde_yaml::from_str(yaml).expect("valid YAML"),
             scripts: HashMap::new(),
+            modules: Arc::default(),
         }
     }
 
-    /// Where the script in `field` stands; for a section outside any file, its own line 1.
-    pub fn script(&self, field: &str) -> ScriptPlace {
-        self.scripts.get(field).cloned().unwrap_or_else(|| ScriptPlace {
+    /// The surroundings of the script in `field`; for a section outside any file, it stands at its own line 1.
+    pub fn script(&self, field: &str) -> Site {
+        let place = self.scripts.get(field).cloned().unwrap_or_else(|| ScriptPlace {
             file: format!("{}/{}", self.pipeline, self.label).into(),
             line: 1,
             column: 1,
             exact: true,
-        })
+        });
+        Site { modules: self.modules.clone(), ..place.into() }
     }
 }
 

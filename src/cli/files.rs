@@ -5,25 +5,68 @@ use anyhow::Context as _;
 
 use crate::{
     config::{Document, Environment},
+    plugin,
     registry::Registry,
 };
 
 /// Where pipelines are when nothing is named.
 const DEFAULT: &str = "pipelines";
 
-/// Reads every file that `named` stands for; none: those in `pipelines/`.
-///
-/// # Errors
-/// A file or folder is not there or cannot be read, or a pattern or folder holds no pipeline.
-pub(super) fn read(named: &[PathBuf], registry: &Registry) -> anyhow::Result<Vec<Document>> {
-    let environment = Environment::of_process();
-    let paths = find(named)?;
-    paths
-        .iter()
-        .map(|path| {
-            Document::open(path, &environment, registry).with_context(|| format!("cannot read `{}`", path.display()))
-        })
-        .collect()
+/// The pipeline files of a command.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Named {
+    /// Files, folders or patterns; `pipelines/*.yaml` when none is named
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub plugins: PluginFolder,
+}
+
+/// Where plugins are.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct PluginFolder {
+    /// Folder of plugins; without it, `plugins` beside the pipeline files or their folder, or here
+    #[arg(long, env = "STREAMER_PLUGINS", value_name = "FOLDER")]
+    pub plugins: Option<PathBuf>,
+}
+
+impl Named {
+    /// Reads every file that is named, and the plugins that belong to them.
+    ///
+    /// # Errors
+    /// A file or folder is not there or cannot be read, or a pattern or folder holds no pipeline.
+    pub fn read(&self) -> anyhow::Result<(Registry, Vec<Document>)> {
+        let paths = self.paths()?;
+        let registry = self.plugins.registry(&paths)?;
+        let environment = Environment::of_process();
+        let open = |path: &PathBuf| {
+            Document::open(path, &environment, &registry).with_context(|| format!("cannot read `{}`", path.display()))
+        };
+        let documents = paths.iter().map(open).collect::<anyhow::Result<_>>()?;
+        Ok((registry, documents))
+    }
+
+    /// The files that are named.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn paths(&self) -> anyhow::Result<Vec<PathBuf>> {
+        find(&self.files)
+    }
+}
+
+impl PluginFolder {
+    /// Every component, those of the plugins included that belong to `pipelines`.
+    ///
+    /// # Errors
+    /// A folder or file of plugins cannot be read.
+    pub fn registry(&self, pipelines: &[PathBuf]) -> anyhow::Result<Registry> {
+        let folders = match &self.plugins {
+            Some(folder) => vec![folder.clone()],
+            None => plugin::folders(pipelines),
+        };
+        let shown = || folders.iter().map(|folder| format!("`{}`", folder.display())).collect::<Vec<_>>().join(", ");
+        Registry::built_in().with_plugins(&folders).with_context(|| format!("cannot read the plugins in {}", shown()))
+    }
 }
 
 fn find(named: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {

@@ -1,13 +1,12 @@
 //! `streamer lint`: every fault of pipeline files, with its place and what to write instead. Connects to nothing.
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Args as _, FromArgMatches as _};
 
 use super::{Command, FAULTS, colour, eprint, files, print};
 use crate::{
-    diagnostic::{self, Diagnostic, Format},
+    diagnostic::{self, Diagnostic, Format, Severity},
     lint::lint,
-    registry::Registry,
 };
 
 pub(super) const COMMAND: Command = Command {
@@ -19,8 +18,8 @@ pub(super) const COMMAND: Command = Command {
 
 #[derive(Debug, clap::Args)]
 struct Args {
-    /// Files, folders or patterns; `pipelines/*.yaml` when none is named
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    named: files::Named,
     /// How faults are shown
     #[arg(long, value_enum, default_value = "full")]
     format: Shown,
@@ -37,8 +36,7 @@ enum Shown {
 }
 
 fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let registry = Registry::built_in();
-    let documents = files::read(&args.files, &registry)?;
+    let (registry, documents) = args.named.read()?;
     let found = lint(&documents, &registry);
     let format = match args.format {
         Shown::Full => Format::Full,
@@ -52,10 +50,14 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// `2 errors, 1 warning in 3 files`
 fn summary(found: &[Diagnostic], files: usize) -> String {
-    let errors = found.iter().filter(|diagnostic| diagnostic.is_error()).count();
+    let of = |severity| found.iter().filter(|diagnostic| diagnostic.severity == severity).count();
     let count = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
-    let parts = [(errors, "error"), (found.len() - errors, "warning")];
-    let parts: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, noun)| count(*n, noun)).collect();
-    let parts = if parts.is_empty() { "no faults".to_owned() } else { parts.join(", ") };
-    format!("{parts} in {}\n", count(files, "file"))
+    let parts = [(of(Severity::Error), "error"), (of(Severity::Warning), "warning")];
+    let faults: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, noun)| count(*n, noun)).collect();
+    let mut parts = if faults.is_empty() { vec!["no faults".to_owned()] } else { faults };
+    let notes = of(Severity::Note);
+    if notes > 0 {
+        parts.push(count(notes, "note"));
+    }
+    format!("{} in {}\n", parts.join(", "), count(files, "file"))
 }

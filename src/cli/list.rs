@@ -1,26 +1,29 @@
-//! `streamer list`: what inputs, steps and outputs there are, and every setting of one of them.
+//! `streamer list`: what inputs, steps, outputs, functions and modules there are, and all about one of them.
 use std::{fmt::Write as _, process::ExitCode};
 
 use clap::{Args as _, FromArgMatches as _};
 
-use super::{Command, print};
+use super::{Command, eprint, files, print};
 use crate::{
     config::Kind,
-    diagnostic::nearest,
+    diagnostic::{self, Format, nearest},
     registry::{Field, Found, Registry, fields, shape},
+    script::{Function, Group, ModuleFunction, functions},
 };
 
 pub(super) const COMMAND: Command = Command {
     name: "list",
-    about: "Lists inputs, steps and outputs, or every setting of one of them",
+    about: "Lists inputs, steps, outputs and functions, or shows all about one of them",
     arguments: Args::augment_args,
     run: |matches| run(&Args::from_arg_matches(matches)?),
 };
 
 #[derive(Debug, clap::Args)]
 struct Args {
-    /// Shows every setting of the components of this name
+    /// Shows every setting of the components of this name, or the function of this name
     component: Option<String>,
+    #[command(flatten)]
+    plugins: files::PluginFolder,
     /// How it is shown
     #[arg(long, value_enum, default_value = "text")]
     format: Shown,
@@ -33,42 +36,80 @@ enum Shown {
 }
 
 fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let registry = Registry::built_in();
+    let registry = args.plugins.registry(&[])?;
+    eprint(&diagnostic::render(&registry.plugins().faults, Format::Full, false));
+    let is_chosen = |name: &str| args.component.as_deref().is_none_or(|chosen| chosen == name);
     let all: Vec<Found> = Kind::ALL.into_iter().flat_map(|kind| registry.all(kind)).collect();
-    let chosen: Vec<Found> = match &args.component {
-        Some(name) => all.iter().filter(|found| found.name() == name).copied().collect(),
-        None => all.clone(),
-    };
-    if let (true, Some(name)) = (chosen.is_empty(), &args.component) {
-        let hint = match nearest(name, all.iter().map(Found::name)) {
+    let chosen: Vec<&Found> = all.iter().filter(|found| is_chosen(found.name())).collect();
+    let chosen_functions: Vec<&Function> = functions().filter(|function| is_chosen(function.name)).collect();
+    // `geo` shows a module, `geo::in_circle` one of its functions.
+    let of_modules: Vec<&ModuleFunction> = registry
+        .plugins()
+        .functions
+        .iter()
+        .filter(|function| {
+            let name = function.signature.split('(').next().unwrap_or_default();
+            is_chosen(name) || is_chosen(name.split("::").next().unwrap_or_default())
+        })
+        .collect();
+    if let (true, true, true, Some(name)) =
+        (chosen.is_empty(), chosen_functions.is_empty(), of_modules.is_empty(), &args.component)
+    {
+        let names = all.iter().map(Found::name).chain(functions().map(|function| function.name));
+        let hint = match nearest(name, names) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "`streamer list` shows them all".to_owned(),
         };
-        anyhow::bail!("no input, step or output is called `{name}`; {hint}");
+        anyhow::bail!("no input, step, output or function is called `{name}`; {hint}");
     }
     let text = match (args.format, &args.component) {
-        (Shown::Json, _) => json(&chosen)?,
+        (Shown::Json, _) => json(&chosen, &chosen_functions, &of_modules)?,
         (Shown::Text, None) => overview(&registry),
-        (Shown::Text, Some(_)) => chosen.iter().map(details).collect::<Vec<_>>().join("\n"),
+        (Shown::Text, Some(_)) => {
+            let functions = chosen_functions.iter().map(|function| of_function(function));
+            let modules =
+                of_modules.iter().map(|function| format!("{}\n    {}\n", function.signature, function.summary));
+            chosen.iter().map(|found| details(found)).chain(functions).chain(modules).collect::<Vec<_>>().join("\n")
+        }
     };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn json(chosen: &[Found]) -> anyhow::Result<String> {
-    let list: Vec<_> = chosen
-        .iter()
-        .map(|found| {
-            serde_json::json!({
-                "kind": found.kind().word(),
-                "name": found.name(),
-                "summary": found.summary(),
-                "example": found.example(),
-                "fields": fields(&found.schema()),
-            })
+fn json(chosen: &[&Found], functions: &[&Function], of_modules: &[&ModuleFunction]) -> anyhow::Result<String> {
+    let components = chosen.iter().map(|found| {
+        serde_json::json!({
+            "kind": found.kind().word(),
+            "name": found.name(),
+            "summary": found.summary(),
+            "example": found.example(),
+            "fields": fields(&found.schema()),
         })
-        .collect();
+    });
+    let functions = functions.iter().map(|function| {
+        serde_json::json!({
+            "kind": "function",
+            "name": function.name,
+            "signature": function.signature,
+            "summary": function.summary,
+            "example": function.example,
+        })
+    });
+    let modules = of_modules.iter().map(|function| {
+        let name = function.signature.split('(').next();
+        serde_json::json!({
+            "kind": "function", "name": name, "signature": function.signature, "summary": function.summary,
+        })
+    });
+    let list: Vec<_> = components.chain(functions).chain(modules).collect();
     Ok(serde_json::to_string_pretty(&list)? + "\n")
+}
+
+fn of_function(function: &Function) -> String {
+    let Function { signature, summary, example, gives, .. } = function;
+    let gives = if gives.is_empty() { String::new() } else { format!(" → {gives}") };
+    let summary = wrap(summary, 96).join("\n    ");
+    format!("function {signature}\n    {summary}\n\nexample\n    {example}{gives}\n")
 }
 
 fn overview(registry: &Registry) -> String {
@@ -82,7 +123,21 @@ fn overview(registry: &Registry) -> String {
         }
         out.push('\n');
     }
-    out.push_str("`streamer list NAME` shows every setting of one of them\n");
+    out.push_str("functions\n");
+    for group in Group::ALL {
+        let names: Vec<_> = functions().filter(|function| function.group == group).map(|f| f.name).collect();
+        let _ = writeln!(out, "  {}", group.title());
+        for line in wrap(&names.join(", "), 96) {
+            let _ = writeln!(out, "      {line}");
+        }
+    }
+    if !registry.plugins().functions.is_empty() {
+        out.push_str("\nmodules\n");
+        for function in &registry.plugins().functions {
+            let _ = writeln!(out, "  {}", function.signature);
+        }
+    }
+    out.push_str("\n`streamer list NAME` shows all about one of them\n");
     out
 }
 

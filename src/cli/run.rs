@@ -11,12 +11,11 @@ use tracing::{error, info, warn};
 
 use super::{Command, FAULTS, eprint, files};
 use crate::{
-    diagnostic::{self, Diagnostic, Format},
+    diagnostic::{self, Diagnostic, Format, Severity},
     http::Server,
     lint::lint,
     metrics::{HealthBoard, Metrics},
     pipeline::{Environment, Pipeline},
-    registry::Registry,
 };
 
 pub(super) const COMMAND: Command = Command {
@@ -33,8 +32,8 @@ What was not acknowledged is never lost: it comes again at the next start.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = SIGNALS)]
 struct Run {
-    /// Files, folders or patterns; `pipelines/*.yaml` when none is named
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    named: files::Named,
     /// Where to serve /metrics and /health: an address with a port, or `off`
     #[arg(long, env = "STREAMER_HTTP", default_value = "127.0.0.1:8686", value_name = "ADDRESS")]
     http: String,
@@ -56,9 +55,10 @@ impl Run {
                 )
             })?),
         };
-        let registry = Registry::built_in();
-        let documents = files::read(&self.files, &registry)?;
+        let (registry, documents) = self.named.read()?;
         let found = lint(&documents, &registry);
+        // Notes are for whoever writes pipelines: `streamer lint` shows them.
+        let found: Vec<_> = found.into_iter().filter(|fault| fault.severity != Severity::Note).collect();
         show(&found);
         if found.iter().any(Diagnostic::is_error) {
             eprint("nothing was started\n");

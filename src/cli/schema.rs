@@ -3,8 +3,8 @@ use std::process::ExitCode;
 
 use clap::{Args as _, FromArgMatches as _};
 
-use super::{Command, print};
-use crate::registry::{Registry, pipeline_schema};
+use super::{Command, files, print};
+use crate::registry::pipeline_schema;
 
 pub(super) const COMMAND: Command = Command {
     name: "schema",
@@ -14,9 +14,12 @@ pub(super) const COMMAND: Command = Command {
 };
 
 #[derive(Debug, clap::Args)]
-struct Args {}
+struct Args {
+    #[command(flatten)]
+    plugins: files::PluginFolder,
+}
 
-fn run(_: &Args) -> anyhow::Result<ExitCode> {
-    print(&(serde_json::to_string_pretty(&pipeline_schema(&Registry::built_in()))? + "\n"))?;
+fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    print(&(serde_json::to_string_pretty(&pipeline_schema(&args.plugins.registry(&[])?))? + "\n"))?;
     Ok(ExitCode::SUCCESS)
 }

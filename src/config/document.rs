@@ -126,3 +126,8 @@ impl Document {
         slots
     }
 }
+
+/// Reads a YAML file that is no pipeline: its tree, nothing put in, and the faults met on the way.
+pub fn parse_plain(file: &Arc<SourceFile>) -> (Option<Node>, Vec<Diagnostic>) {
+    yaml::parse(file)
+}

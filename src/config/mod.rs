@@ -12,12 +12,16 @@ mod pipeline;
 mod scalar;
 mod yaml;
 
-pub use document::{Document, Role, Slot};
+pub use document::{Document, Role, Slot, parse_plain};
 pub use environment::Environment;
 pub use grammar::{Delivery, Limits, grammar_schema};
 pub use pipeline::{Component, Labelled, OutputEntry, Pipeline, StepEntry, When};
 pub use scalar::{Scalar, Typed};
 pub use yaml::{Entry, Node, NodeValue};
+
+use std::sync::Arc;
+
+use crate::spec::Modules;
 
 /// What a component is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,12 +58,17 @@ impl Kind {
 pub trait Catalog {
     /// The component of that name, if there is one.
     fn facts(&self, kind: Kind, name: &str) -> Option<Facts>;
+
+    /// The modules that scripts may call.
+    fn modules(&self) -> Arc<Modules> {
+        Arc::default()
+    }
 }
 
 /// What reading a file needs to know of one component.
 pub struct Facts {
     /// As in `Spec::scripts`.
-    pub scripts: &'static [&'static str],
+    pub scripts: Vec<&'static str>,
     /// The JSON Schema of its section.
     pub schema: serde_json::Value,
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     diagnostic::{Diagnostic, Fault, PathSegment, ScriptPlace, SourceFile, byte_offset},
-    spec::Section,
+    spec::{Section, Site},
 };
 
 /// A pipeline file, typed.
@@ -58,12 +58,16 @@ pub struct OutputEntry {
 #[derive(Clone, Debug)]
 pub struct When {
     pub script: String,
-    pub place: ScriptPlace,
     /// The place as a section of its own, for diagnostics.
     section: Component,
 }
 
 impl When {
+    /// The surroundings of the script.
+    pub fn site(&self) -> Site {
+        self.section.section.script("")
+    }
+
     /// Puts a fault of the script at its place in the file.
     pub fn diagnose(&self, fault: &Fault) -> Diagnostic {
         self.section.diagnose(fault)
@@ -106,7 +110,9 @@ impl Document {
             match slot.role {
                 Role::Input => pipeline.inputs.push(Labelled { label, component }),
                 Role::Step => pipeline.steps.push(StepEntry { label, component }),
-                Role::Output => pipeline.outputs.push(OutputEntry { label, component, when: self.condition(&slot) }),
+                Role::Output => {
+                    pipeline.outputs.push(OutputEntry { label, component, when: self.condition(&slot, catalog) })
+                }
                 Role::DeadLetter => pipeline.dead_letter = Some(component),
                 Role::Archive => pipeline.archive = Some(component),
             }
@@ -119,24 +125,7 @@ impl Document {
         let mut components = slot.components();
         let (entry, None) = (components.next()?, components.next()) else { return None };
         let facts = catalog.facts(slot.role.kind(), &entry.key)?;
-        let mut scripts = HashMap::new();
-        for field in facts.scripts {
-            // `headers.*` stands for every key of `headers`.
-            let found = match field.strip_suffix(".*") {
-                Some(parent) => entry.value.entry(parent).map_or(&[][..], |parent| parent.value.entries()),
-                None if field.is_empty() => {
-                    scripts.extend(place(&self.file.path, &entry.value).map(|place| (String::new(), place)));
-                    continue;
-                }
-                None => entry.value.entry(field).map_or(&[][..], std::slice::from_ref),
-            };
-            for entry in found {
-                let name = field
-                    .strip_suffix('*')
-                    .map_or_else(|| entry.key.clone(), |parent| format!("{parent}{}", entry.key));
-                scripts.extend(place(&self.file.path, &entry.value).map(|place| (name, place)));
-            }
-        }
+        let scripts = Component::script_places(&self.file, &entry.value, &facts.scripts);
         let value = match entry.value.to_value() {
             // `stdout:` with nothing after it is `stdout: {}`.
             serde_yaml::Value::Null => serde_yaml::Mapping::new().into(),
@@ -148,6 +137,7 @@ impl Document {
             folder: self.folder().to_owned(),
             value,
             scripts,
+            modules: catalog.modules(),
         };
         Some(Component {
             name: entry.key.clone(),
@@ -159,7 +149,7 @@ impl Document {
     }
 
     /// The condition beside an output, when it is a text.
-    pub fn condition(&self, slot: &Slot<'_>) -> Option<When> {
+    pub fn condition(&self, slot: &Slot<'_>, catalog: &dyn Catalog) -> Option<When> {
         let entry = slot.node.entry("when")?;
         let script = entry.value.scalar()?.text.clone();
         let place = place(&self.file.path, &entry.value)?;
@@ -168,7 +158,8 @@ impl Document {
             label: Arc::clone(&slot.label),
             folder: self.folder().to_owned(),
             value: script.clone().into(),
-            scripts: HashMap::from([(String::new(), place.clone())]),
+            scripts: HashMap::from([(String::new(), place)]),
+            modules: catalog.modules(),
         };
         let section = Component {
             name: entry.key.clone(),
@@ -177,7 +168,7 @@ impl Document {
             key_span: entry.key_span.clone(),
             node: entry.value.clone(),
         };
-        Some(When { script, place, section })
+        Some(When { script, section })
     }
 }
 
@@ -189,6 +180,34 @@ fn place(path: &str, node: &Node) -> Option<ScriptPlace> {
 }
 
 impl Component {
+    /// A whole file as one component, for files that are no pipelines.
+    pub fn of_file(file: &Arc<SourceFile>, node: &Node, section: Section) -> Self {
+        let name = file.path.clone();
+        Self { name, section, file: Arc::clone(file), key_span: 0..0, node: node.clone() }
+    }
+
+    /// Where the scripts of a section stand, by field; `fields` as in `Spec::scripts`.
+    pub fn script_places(file: &SourceFile, node: &Node, fields: &[&str]) -> HashMap<String, ScriptPlace> {
+        let mut scripts = HashMap::new();
+        for field in fields {
+            // `headers.*` stands for every key of `headers`.
+            let found = match field.strip_suffix(".*") {
+                Some(parent) => node.entry(parent).map_or(&[][..], |parent| parent.value.entries()),
+                None if field.is_empty() => {
+                    scripts.extend(place(&file.path, node).map(|place| (String::new(), place)));
+                    continue;
+                }
+                None => node.entry(field).map_or(&[][..], std::slice::from_ref),
+            };
+            for entry in found {
+                let key = &entry.key;
+                let name = field.strip_suffix('*').map_or_else(|| key.clone(), |parent| format!("{parent}{key}"));
+                scripts.extend(place(&file.path, &entry.value).map(|place| (name, place)));
+            }
+        }
+        scripts
+    }
+
     /// Where the component's name stands.
     pub fn key_span(&self) -> Range<usize> {
         self.key_span.clone()
@@ -309,13 +328,13 @@ mod tests {
     impl Catalog for Demo {
         fn facts(&self, kind: Kind, name: &str) -> Option<Facts> {
             let schema = serde_json::json!({"properties": {"password": {"type": ["string", "null"]}, "port": {"type": "integer"}}});
-            let scripts: &[&str] = match (kind, name) {
+            let scripts: &[&'static str] = match (kind, name) {
                 (Kind::Step, "map") => &[""],
                 (Kind::Output, "demo") => &["key"],
                 (Kind::Input, "demo") => &[],
                 _ => return None,
             };
-            Some(Facts { scripts, schema })
+            Some(Facts { scripts: scripts.to_vec(), schema })
         }
     }
 
@@ -354,10 +373,11 @@ mod tests {
     fn scripts_know_their_place() {
         let pipeline = read();
         let script = |step: usize| pipeline.steps[step].component.section.script("");
-        assert_eq!(script(0).locate(2, 1), "some/folder/p.yaml:13:7");
-        assert_eq!(script(1).locate(1, 5), "some/folder/p.yaml:14:14");
-        assert_eq!(script(2).locate(2, 1), "some/folder/p.yaml:16:7", "folded: the start is all that is known");
-        let When { script: when, place, .. } = pipeline.outputs[0].when.clone().unwrap();
+        assert_eq!(script(0).place.locate(2, 1), "some/folder/p.yaml:13:7");
+        assert_eq!(script(1).place.locate(1, 5), "some/folder/p.yaml:14:14");
+        assert_eq!(script(2).place.locate(2, 1), "some/folder/p.yaml:16:7", "folded: the start is all that is known");
+        let when = pipeline.outputs[0].when.clone().unwrap();
+        let (place, when) = (when.site().place, when.script);
         assert_eq!((when.as_str(), place.locate(1, 9)), ("payload.x > 1", "some/folder/p.yaml:20:19".into()));
     }
 

@@ -12,6 +12,8 @@ pub use render::{Format, render};
 pub enum Severity {
     Error,
     Warning,
+    /// No fault: something worth to know.
+    Note,
 }
 
 /// A text that diagnostics point into.
@@ -79,6 +81,12 @@ impl Diagnostic {
     /// Makes it a warning: shown, but no reason to refuse the file.
     pub fn into_warning(mut self) -> Self {
         self.severity = Severity::Warning;
+        self
+    }
+
+    /// Makes it a note: no fault, but worth to know.
+    pub fn into_note(mut self) -> Self {
+        self.severity = Severity::Note;
         self
     }
 

@@ -21,7 +21,10 @@ pub(super) fn check(file: &File<'_>, slot: &Slot<'_>, found: &mut Vec<Diagnostic
         return None;
     }
     match spec.check(&component.section) {
-        Ok(promise) => Some(promise),
+        Ok(promise) => {
+            found.extend(promise.notes.iter().map(|note| component.diagnose(note).into_note()));
+            Some(promise)
+        }
         Err(faults) => {
             found.extend(faults.iter().map(|fault| component.diagnose(fault)));
             None

@@ -52,7 +52,7 @@ pub fn lint(documents: &[Document], registry: &Registry) -> Vec<Diagnostic> {
     for diagnostics in &mut found {
         diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
     }
-    found.into_iter().flatten().collect()
+    registry.plugins().faults.iter().cloned().chain(found.into_iter().flatten()).collect()
 }
 
 /// The faults of one file that can be told from it alone.
@@ -82,9 +82,12 @@ fn condition(file: &File<'_>, slot: &Slot<'_>, found: &mut Vec<Diagnostic>) {
     if let (Role::Output, Some(entry)) = (slot.role, slot.node.entry("when")) {
         let subject = schema::Subject::named(format!("`when` of output `{}`", slot.label), "`when`");
         let faults = schema::walk(&file.document.file, &subject, &entry.value, &schema, entry.key_span.clone());
-        if let (true, Some(when)) = (faults.is_empty(), file.document.condition(slot)) {
-            let compiled = Condition::compile(&when.script, when.place.clone());
-            found.extend(compiled.err().unwrap_or_default().iter().map(|fault| when.diagnose(fault)));
+        if let (true, Some(when)) = (faults.is_empty(), file.document.condition(slot, file.registry)) {
+            let compiled = Condition::compile(&when.script, when.site());
+            match compiled {
+                Ok(condition) => found.extend(condition.note().map(|note| when.diagnose(&note).into_note())),
+                Err(faults) => found.extend(faults.iter().map(|fault| when.diagnose(fault))),
+            }
         }
         found.extend(faults);
     }

@@ -20,7 +20,7 @@ pub(super) fn check(file: &File<'_>, slot: &Slot<'_>, found: &mut Vec<Diagnostic
         Kind::Step => "unknown-step",
         Kind::Output => "unknown-output",
     };
-    let label = match nearest(name, names.iter().copied()) {
+    let label = match nearest(name, names.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("unknown {}", kind.word()),
     };

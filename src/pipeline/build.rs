@@ -23,7 +23,9 @@ impl Pipeline {
             // Steps keep state and scratch space, so every lane has its own.
             let steps = config.steps.iter().filter_map(|step| {
                 let label = step.label.to_string();
-                Some(StepPart { label, step: part(registry.step(&step.component.name), &step.component, &mut faults)? })
+                let built = registry.build_step(&step.component.name, &step.component.section);
+                let built = built.map_err(|found| faults.extend(found.iter().map(|f| step.component.diagnose(f))));
+                Some(StepPart { label, step: built.ok()? })
             });
             let steps = steps.collect();
             Some(InputPart { label: entry.label.to_string(), input, steps })
@@ -34,7 +36,7 @@ impl Pipeline {
             let mut when = Vec::new();
             // A compiled condition keeps scratch space, so every lane has its own.
             for condition in entry.when.iter().flat_map(|condition| inputs.iter().map(move |_| condition)) {
-                match Condition::compile(&condition.script, condition.place.clone()) {
+                match Condition::compile(&condition.script, condition.site()) {
                     Ok(compiled) => when.push(compiled),
                     Err(errors) => {
                         faults.extend(errors.iter().map(|fault| condition.diagnose(fault)));

@@ -6,51 +6,73 @@ mod schema;
 pub use fields::{Field, enumerated, fields, shape};
 pub use schema::pipeline_schema;
 
+use std::{path::PathBuf, sync::Arc};
+
 use crate::{
     config::{Catalog, Facts, Kind},
     diagnostic::Fault,
     input::{INPUTS, Input, Replay},
     output::{OUTPUTS, Output},
-    spec::{Section, Spec},
+    plugin::{PluginStep, Plugins},
+    spec::{Modules, Section, Spec},
     step::{STEPS, Step},
 };
 
-/// The tables of components.
-#[derive(Clone, Copy)]
+/// The tables of components, and what plugins add to them. Cheap to clone.
+#[derive(Clone)]
 pub struct Registry {
     inputs: &'static [&'static Spec<dyn Input>],
     steps: &'static [&'static Spec<dyn Step>],
     outputs: &'static [&'static Spec<dyn Output>],
+    plugins: Arc<Plugins>,
 }
 
 /// One component, of any kind.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub enum Found {
     Input(&'static Spec<dyn Input>),
     Step(&'static Spec<dyn Step>),
     Output(&'static Spec<dyn Output>),
+    /// A step that a plugin declares.
+    Plugin(Arc<PluginStep>),
 }
 
 /// What a correct section makes, as far as lint needs to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Promise {
     /// For an input: what becomes of messages that are not acknowledged.
     pub replay: Option<Replay>,
+    /// For a step: what keeps its scripts from being compiled.
+    pub notes: Vec<Fault>,
 }
 
 impl Registry {
     /// The components that streamer is built with.
     pub fn built_in() -> Self {
-        Self { inputs: INPUTS, steps: STEPS, outputs: OUTPUTS }
+        Self { inputs: INPUTS, steps: STEPS, outputs: OUTPUTS, plugins: Arc::default() }
+    }
+
+    /// The same, with the plugins of some folders.
+    ///
+    /// # Errors
+    /// A folder or file cannot be read.
+    pub fn with_plugins(self, folders: &[PathBuf]) -> std::io::Result<Self> {
+        let names: Vec<&str> = self.steps.iter().map(|spec| spec.name).collect();
+        Ok(Self { plugins: Arc::new(Plugins::load(folders, &names)?), ..self })
+    }
+
+    /// What plugins add.
+    pub fn plugins(&self) -> &Plugins {
+        &self.plugins
     }
 
     /// These components only; each table sorted by name.
-    pub const fn of(
+    pub fn of(
         inputs: &'static [&'static Spec<dyn Input>],
         steps: &'static [&'static Spec<dyn Step>],
         outputs: &'static [&'static Spec<dyn Output>],
     ) -> Self {
-        Self { inputs, steps, outputs }
+        Self { inputs, steps, outputs, plugins: Arc::default() }
     }
 
     /// The input of that name.
@@ -72,7 +94,10 @@ impl Registry {
     pub fn find(&self, kind: Kind, name: &str) -> Option<Found> {
         match kind {
             Kind::Input => self.input(name).map(Found::Input),
-            Kind::Step => self.step(name).map(Found::Step),
+            Kind::Step => {
+                let plugin = || self.plugins.steps.iter().find(|step| step.name == name).cloned();
+                self.step(name).map(Found::Step).or_else(|| plugin().map(Found::Plugin))
+            }
             Kind::Output => self.output(name).map(Found::Output),
         }
     }
@@ -81,20 +106,44 @@ impl Registry {
     pub fn all(&self, kind: Kind) -> Vec<Found> {
         match kind {
             Kind::Input => self.inputs.iter().map(|spec| Found::Input(spec)).collect(),
-            Kind::Step => self.steps.iter().map(|spec| Found::Step(spec)).collect(),
+            Kind::Step => {
+                let built_in = self.steps.iter().map(|spec| Found::Step(spec));
+                let mut all: Vec<_> = built_in.chain(self.plugins.steps.iter().cloned().map(Found::Plugin)).collect();
+                all.sort_by(|a, b| a.name().cmp(b.name()));
+                all
+            }
             Kind::Output => self.outputs.iter().map(|spec| Found::Output(spec)).collect(),
         }
     }
 
     /// The names of that kind, sorted.
-    pub fn names(&self, kind: Kind) -> Vec<&'static str> {
-        self.all(kind).iter().map(Found::name).collect()
+    pub fn names(&self, kind: Kind) -> Vec<String> {
+        self.all(kind).iter().map(|found| found.name().to_owned()).collect()
+    }
+
+    /// Makes the step of that name.
+    ///
+    /// # Errors
+    /// What it finds wrong in its settings.
+    ///
+    /// # Panics
+    /// When there is no such step: lint knows every component of a checked file.
+    pub fn build_step(&self, name: &str, section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
+        match self.find(Kind::Step, name) {
+            Some(Found::Step(spec)) => (spec.build)(section),
+            Some(Found::Plugin(step)) => step.build(section),
+            _ => panic!("lint knows every component of a checked file"),
+        }
     }
 }
 
 impl Catalog for Registry {
     fn facts(&self, kind: Kind, name: &str) -> Option<Facts> {
-        self.find(kind, name).map(|found| Facts { scripts: found.scripts(), schema: found.schema() })
+        self.find(kind, name).map(|found| Facts { scripts: found.scripts().to_vec(), schema: found.schema() })
+    }
+
+    fn modules(&self) -> Arc<Modules> {
+        self.plugins.modules.clone()
     }
 }
 
@@ -103,35 +152,38 @@ impl Found {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Input(_) => Kind::Input,
-            Self::Step(_) => Kind::Step,
+            Self::Step(_) | Self::Plugin(_) => Kind::Step,
             Self::Output(_) => Kind::Output,
         }
     }
 
     /// Its key in YAML.
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::Input(spec) => spec.name,
             Self::Step(spec) => spec.name,
             Self::Output(spec) => spec.name,
+            Self::Plugin(step) => &step.name,
         }
     }
 
     /// What it does, in one sentence.
-    pub fn summary(&self) -> &'static str {
+    pub fn summary(&self) -> &str {
         match self {
             Self::Input(spec) => spec.summary,
             Self::Step(spec) => spec.summary,
             Self::Output(spec) => spec.summary,
+            Self::Plugin(step) => &step.summary,
         }
     }
 
     /// YAML of a working section.
-    pub fn example(&self) -> &'static str {
+    pub fn example(&self) -> &str {
         match self {
             Self::Input(spec) => spec.example,
             Self::Step(spec) => spec.example,
             Self::Output(spec) => spec.example,
+            Self::Plugin(step) => &step.example,
         }
     }
 
@@ -141,6 +193,7 @@ impl Found {
             Self::Input(spec) => spec.scripts,
             Self::Step(spec) => spec.scripts,
             Self::Output(spec) => spec.scripts,
+            Self::Plugin(_) => &[],
         }
     }
 
@@ -150,6 +203,7 @@ impl Found {
             Self::Input(spec) => (spec.schema)(),
             Self::Step(spec) => (spec.schema)(),
             Self::Output(spec) => (spec.schema)(),
+            Self::Plugin(step) => return step.schema(),
         };
         schema.to_value()
     }
@@ -160,9 +214,12 @@ impl Found {
     /// Every fault the component finds.
     pub fn check(&self, section: &Section) -> Result<Promise, Vec<Fault>> {
         match self {
-            Self::Input(spec) => (spec.build)(section).map(|input| Promise { replay: Some(input.replay()) }),
-            Self::Step(spec) => (spec.build)(section).map(|_| Promise { replay: None }),
-            Self::Output(spec) => (spec.build)(section).map(|_| Promise { replay: None }),
+            Self::Input(spec) => {
+                (spec.build)(section).map(|input| Promise { replay: Some(input.replay()), notes: Vec::new() })
+            }
+            Self::Step(spec) => (spec.build)(section).map(|step| Promise { replay: None, notes: step.notes() }),
+            Self::Output(spec) => (spec.build)(section).map(|_| Promise { replay: None, notes: Vec::new() }),
+            Self::Plugin(step) => step.build(section).map(|_| Promise { replay: None, notes: Vec::new() }),
         }
     }
 }

@@ -7,10 +7,16 @@ use std::{
     sync::LazyLock,
 };
 
-use rhai::{AST, ASTNode, Expr, ParseError, ParseErrorType, Position, Stmt};
+use rhai::{AST, ASTFlags, ASTNode, Expr, ParseError, ParseErrorType, Position, Stmt};
 
-use super::{engine, functions};
-use crate::diagnostic::Fault;
+use super::{
+    engine::{self, LoadedModule},
+    functions,
+};
+use crate::{
+    diagnostic::Fault,
+    spec::{Module, Modules},
+};
 
 /// Functions that are part of the language and appear in no list.
 const BUILT_IN: [(&str, &[usize]); 9] = [
@@ -31,11 +37,12 @@ const VARIABLES: [&str; 4] = ["is_json", "meta", "payload", "text"];
 static KNOWN: LazyLock<BTreeMap<String, BTreeSet<usize>>> = LazyLock::new(|| engine::arities(&engine::new()));
 
 /// Turns what Rhai's parser says into a fault of the script.
-pub(super) fn syntax(source: &str, error: &ParseError) -> Fault {
+pub(super) fn syntax(source: &str, error: &ParseError, has_params: bool) -> Fault {
     let place = place(error.position(), source);
     let fault = match error.err_type() {
         ParseErrorType::VariableUndefined(name) => {
-            let close = closest(name, VARIABLES);
+            let known = VARIABLES.into_iter().chain(has_params.then_some("params"));
+            let close = closest(name, known);
             Fault::new("unknown-variable", "", format!("the script knows no variable `{name}`"))
                 .label(close.map_or("not defined here".to_owned(), |v| format!("did you mean `{v}`?")))
                 .help("messages are `payload`, `is_json`, `text` and `meta`; anything else needs a `let` first")
@@ -61,7 +68,7 @@ pub(super) fn syntax(source: &str, error: &ParseError) -> Fault {
 }
 
 /// Functions that do not exist, and calls with a number of arguments that no function of that name takes.
-pub(super) fn calls(source: &str, ast: &AST) -> Vec<Fault> {
+pub(super) fn calls(source: &str, ast: &AST, modules: &[LoadedModule]) -> Vec<Fault> {
     let mut faults = Vec::new();
     let own: Vec<(String, usize)> = ast.iter_functions().map(|f| (f.name.to_owned(), f.params.len())).collect();
     ast.walk(&mut |path| {
@@ -72,8 +79,12 @@ pub(super) fn calls(source: &str, ast: &AST) -> Vec<Fault> {
             Some(ASTNode::Expr(Expr::MethodCall(call, position))) => (call, position, 1),
             _ => return true,
         };
-        if call.op_token.is_none() && call.namespace.is_empty() {
-            let fault = check_call(&call.name, call.args.len(), object, &own);
+        if call.op_token.is_none() {
+            let fault = match call.namespace.path.as_slice() {
+                [] => check_call(&call.name, call.args.len(), object, &own),
+                [module] => check_module(&module.name, &call.name, call.args.len(), modules),
+                _ => Some(Fault::new("unknown-module", "", "modules stand in no modules").label("one `::` only")),
+            };
             let (line, column) = place(*position, source);
             // A loop may show the same node more than once.
             faults.extend(fault.map(|f| f.at(line, column)).filter(|f| !faults.iter().any(|o: &Fault| o.at == f.at)));
@@ -117,6 +128,93 @@ fn check_call(name: &str, arguments: usize, object: usize, own: &[(String, usize
         Fault::new("wrong-arguments", "", format!("{what} `{name}` does not take {}", plural(arguments)))
             .label(format!("takes {}", counts.join(" or "))),
     )
+}
+
+/// A call `module::name(…)`.
+fn check_module(module: &str, name: &str, arguments: usize, modules: &[LoadedModule]) -> Option<Fault> {
+    let Some(found) = modules.iter().find(|known| known.name == module) else {
+        return Some(
+            Fault::new("unknown-module", "", format!("there is no module `{module}`"))
+                .label("not found in the folder `plugins`, or it has faults")
+                .help(format!(
+                    "put its functions into `plugins/{module}.rhai`; `streamer list` shows the modules there are"
+                )),
+        );
+    };
+    let open = || found.ast.iter_functions().filter(|f| f.access.is_public() && !f.name.starts_with("anon$"));
+    let counts: BTreeSet<usize> = open().filter(|f| f.name == name).map(|f| f.params.len()).collect();
+    if counts.is_empty() {
+        let label = match closest(name, open().map(|f| f.name)) {
+            Some(close) => format!("did you mean `{close}`?"),
+            None => {
+                let names: BTreeSet<_> = open().map(|f| format!("`{}`", f.name)).collect();
+                format!("it has {}", names.into_iter().collect::<Vec<_>>().join(", "))
+            }
+        };
+        return Some(
+            Fault::new("unknown-function", "", format!("module `{module}` has no function `{name}`")).label(label),
+        );
+    }
+    if counts.contains(&arguments) {
+        return None;
+    }
+    let takes: Vec<_> = counts.iter().map(ToString::to_string).collect();
+    Some(
+        Fault::new("wrong-arguments", "", format!("function `{module}::{name}` does not take {}", plural(arguments)))
+            .label(format!("takes {}", takes.join(" or "))),
+    )
+}
+
+/// A function that a module offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleFunction {
+    /// As it is called: `geo::in_circle(lat, lon, zone)`.
+    pub signature: String,
+    /// Its `///` comment.
+    pub summary: String,
+}
+
+/// Checks a module by itself and answers what it offers.
+///
+/// # Errors
+/// Its faults, with line and column.
+pub fn check_module_file(module: &Module, all: &Modules) -> Result<Vec<ModuleFunction>, Vec<Fault>> {
+    let ast = engine::compile_module(module).map_err(|error| vec![syntax(&module.text, &error, false)])?;
+    let (_, others) = engine::with_modules(&module.text, all);
+    let mut faults = calls(&module.text, &ast, &others);
+    for statement in ast.statements() {
+        if !matches!(statement, Stmt::Noop(_))
+            && !matches!(statement, Stmt::Var(_, flags, _) if flags.contains(ASTFlags::CONSTANT))
+        {
+            let (line, column) = place(statement.position(), &module.text);
+            faults.push(
+                Fault::new("not-a-definition", "", "a module holds functions and constants only")
+                    .label("neither `fn` nor `const`")
+                    .help("put it into a function: `fn name(x) { … }`")
+                    .at(line, column),
+            );
+        }
+    }
+    if !faults.is_empty() {
+        faults.sort_by_key(|fault| fault.at);
+        return Err(faults);
+    }
+    let mut functions: Vec<ModuleFunction> = ast
+        .iter_functions()
+        .filter(|f| f.access.is_public() && !f.name.starts_with("anon$"))
+        .map(|f| ModuleFunction {
+            signature: format!("{}::{}({})", module.name, f.name, f.params.join(", ")),
+            summary: f
+                .comments
+                .iter()
+                .flat_map(|comment| comment.lines())
+                .map(|line| line.trim_start_matches('/').trim())
+                .collect::<Vec<_>>()
+                .join(" "),
+        })
+        .collect();
+    functions.sort_by(|a, b| a.signature.cmp(&b.signature));
+    Ok(functions)
 }
 
 fn plural(arguments: usize) -> String {

@@ -12,8 +12,9 @@ use super::{
     scan::scan_payload,
 };
 use crate::{
-    diagnostic::{Fault, ScriptPlace},
+    diagnostic::Fault,
     message::{Batch, Documents, Layout, MessageRef, Scanned, Slot},
+    spec::Site,
 };
 
 /// A script whose value is the new payload, as JSON. `()` is `null`.
@@ -50,12 +51,12 @@ impl std::ops::AddAssign for Interpreted {
 }
 
 impl Mapping {
-    /// Compiles the script that stands at `place`.
+    /// Compiles a script in its surroundings.
     ///
     /// # Errors
     /// Faults with a line and column inside the script and no path: the caller knows the field.
-    pub fn compile(source: &str, place: ScriptPlace) -> Result<Self, Vec<Fault>> {
-        let script = Script::compile(source, place)?;
+    pub fn compile(source: &str, site: impl Into<Site>) -> Result<Self, Vec<Fault>> {
+        let script = Script::compile(source, site.into())?;
         let index = vec![Slot::default(); script.plan.as_ref().map_or(0, |plan| plan.members().len())];
         Ok(Self { script, index, indexed: false })
     }
@@ -96,6 +97,11 @@ impl Mapping {
     /// Why the script is not compiled to a plan; none when it is.
     pub fn refusal(&self) -> Option<&Refusal> {
         self.script.plan.as_ref().err()
+    }
+
+    /// The same as a note at its place in the script, for its writer.
+    pub fn note(&self) -> Option<Fault> {
+        self.refusal().map(note)
     }
 
     /// Takes the counts since the last call.
@@ -151,17 +157,22 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// Compiles the script that stands at `place`.
+    /// Compiles a script in its surroundings.
     ///
     /// # Errors
     /// As for `Mapping::compile`.
-    pub fn compile(source: &str, place: ScriptPlace) -> Result<Self, Vec<Fault>> {
-        Ok(Self { script: Script::compile(source, place)? })
+    pub fn compile(source: &str, site: impl Into<Site>) -> Result<Self, Vec<Fault>> {
+        Ok(Self { script: Script::compile(source, site.into())? })
     }
 
     /// Why the script is not compiled to a plan; none when it is.
     pub fn refusal(&self) -> Option<&Refusal> {
         self.script.plan.as_ref().err()
+    }
+
+    /// The same as a note at its place in the script, for its writer.
+    pub fn note(&self) -> Option<Fault> {
+        self.refusal().map(note)
     }
 
     /// Takes the counts since the last call.
@@ -207,6 +218,14 @@ impl Condition {
     }
 }
 
+fn note(refusal: &Refusal) -> Fault {
+    let (line, column) = refusal.at;
+    Fault::new("interpreted", "", format!("the script is interpreted: plans do not know {}", refusal.what))
+        .label("keeps the script from being compiled")
+        .help("it works all the same, but costs about ten times the CPU; docs/mapping.md says what is compiled")
+        .at(line.max(1), column.max(1))
+}
+
 /// A script both ways.
 struct Script {
     program: Program,
@@ -215,8 +234,8 @@ struct Script {
 }
 
 impl Script {
-    fn compile(source: &str, place: ScriptPlace) -> Result<Self, Vec<Fault>> {
-        let program = Program::compile(source, place)?;
+    fn compile(source: &str, site: Site) -> Result<Self, Vec<Fault>> {
+        let program = Program::compile(source, site)?;
         let plan = program.plan(source).map(Compiled::new);
         Ok(Self { program, plan, interpreted: Interpreted::default() })
     }

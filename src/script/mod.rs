@@ -19,6 +19,7 @@ mod tests;
 mod text;
 mod value;
 
+pub use check::{ModuleFunction, check_module_file};
 pub use engine::fix_clock;
 pub use functions::{Function, Group, functions};
 pub use jsonpath::{Found, JsonPaths, LookupError};

@@ -1,12 +1,15 @@
 //! One compiled script, ready to be run for message after message.
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use rhai::{AST, Array, Caches, Dynamic, Engine, EvalAltResult, GlobalRuntimeState, ImmutableString, Map, Scope};
 
 use super::{
     check, document,
     document::{Untouched, Unwritable, UnwritableKind},
-    engine::{self, Stop},
+    engine::{self, LoadedModule, Stop},
     needs::{MetaNeed, Needs, PayloadNeed},
     plan::{self, Plan, Refusal},
     syntax::Tree,
@@ -15,6 +18,7 @@ use crate::{
     codec::json::{self, Content},
     diagnostic::{Fault, ScriptPlace},
     message::MessageRef,
+    spec::Site,
 };
 
 /// Why a script failed for one message.
@@ -34,11 +38,14 @@ pub struct ScriptError {
 pub(super) struct Program {
     engine: Engine,
     ast: AST,
+    /// The modules that it, or one of them, calls.
+    modules: Vec<LoadedModule>,
     scope: Scope<'static>,
     /// Kept from run to run: Rhai would look up every function again for every message.
     state: Option<(GlobalRuntimeState, Caches)>,
     needs: Needs,
     place: ScriptPlace,
+    params: Option<Arc<serde_json::Value>>,
 }
 
 /// What a script answered.
@@ -50,36 +57,39 @@ pub(super) enum Answer<'a> {
 }
 
 /// The scope that scripts are compiled and run in. Its shape never changes: Rhai addresses variables by position.
-fn scope() -> Scope<'static> {
+fn scope(params: Option<&serde_json::Value>) -> Scope<'static> {
     let mut scope = Scope::new();
-    // None is a constant: the optimiser would put its value at this moment into the script.
+    // None of these is a constant: the optimiser would put its value at this moment into the script.
     for name in ["payload", "is_json", "text", "meta"] {
         scope.push_dynamic(name, Dynamic::UNIT);
+    }
+    if let Some(params) = params {
+        let value = document::parse(&params.to_string()).unwrap_or_default();
+        scope.push_constant_dynamic("params", value);
     }
     scope
 }
 
 impl Program {
-    pub fn compile(source: &str, place: ScriptPlace) -> Result<Self, Vec<Fault>> {
-        let engine = engine::new();
-        let scope = scope();
-        let ast = engine.compile_with_scope(&scope, source).map_err(|error| vec![check::syntax(source, &error)])?;
-        let faults = check::calls(source, &ast);
+    pub fn compile(source: &str, site: Site) -> Result<Self, Vec<Fault>> {
+        let Site { place, modules, params } = site;
+        let (engine, modules) = engine::with_modules(source, &modules);
+        let scope = scope(params.as_deref());
+        let ast = engine
+            .compile_with_scope(&scope, source)
+            .map_err(|error| vec![check::syntax(source, &error, params.is_some())])?;
+        let faults = check::calls(source, &ast, &modules);
         if !faults.is_empty() {
             return Err(faults);
         }
         let needs = Needs::of(&ast);
-        Ok(Self { engine, ast, scope, state: None, needs, place })
+        Ok(Self { engine, ast, modules, scope, state: None, needs, place, params })
     }
 
     /// The script as a plan, or the reason why there is none.
     pub fn plan(&self, source: &str) -> Result<Plan, Refusal> {
-        plan::compile(&Tree::of(&self.engine, source, &self.ast, []))
-    }
-
-    /// Where a place in the script is in its file: `file:line:column`.
-    pub fn locate(&self, line: usize, column: usize) -> String {
-        self.place.locate(line, column)
+        let modules = self.modules.iter().map(|module| (module.name.as_str(), &module.ast));
+        plan::compile(&Tree::of(&self.engine, source, &self.ast, modules), self.params.as_deref())
     }
 
     /// Runs the script for one message.
@@ -88,7 +98,7 @@ impl Program {
         let is_json = self.set_variables(message)?;
         // Rhai is careful, but a panic in it must cost one message, not the process.
         let result = catch_unwind(AssertUnwindSafe(|| self.evaluate()));
-        self.scope.rewind(4);
+        self.scope.rewind(4 + usize::from(self.params.is_some()));
         let Ok(result) = result else {
             self.state = None;
             return Err(self.error(
@@ -175,8 +185,10 @@ impl Program {
 
     fn explain<'a>(&self, error: EvalAltResult, is_json: Option<bool>) -> Result<Answer<'a>, ScriptError> {
         let mut error = error;
-        // The place inside the function says more than that of its call.
-        while let EvalAltResult::ErrorInFunctionCall(_, _, inner, _) = error {
+        // The place inside the function says more than that of its call. A module's functions name its file.
+        let mut file = String::new();
+        while let EvalAltResult::ErrorInFunctionCall(_, source, inner, _) = error {
+            file = source;
             error = *inner;
         }
         let position = error.take_position();
@@ -199,7 +211,11 @@ impl Program {
                 ("script-error", format!("{}{hint}", check::lower_first(&error.to_string())))
             }
         };
-        Err(self.error(code, reason, Some(place)))
+        let mut error = self.error(code, reason, Some(place));
+        if let Some(module) = self.modules.iter().find(|module| module.file == file) {
+            error.place = Some(format!("{}:{}:{}", module.file, place.0, place.1));
+        }
+        Err(error)
     }
 
     pub fn error(&self, code: &'static str, reason: String, place: Option<(usize, usize)>) -> ScriptError {
@@ -283,5 +299,5 @@ fn meta(need: &MetaNeed, message: MessageRef<'_>) -> Dynamic {
 
 #[cfg(test)]
 pub(super) fn compile_for_tests(source: &str) -> AST {
-    engine::new().compile_with_scope(&scope(), source).unwrap()
+    engine::new().compile_with_scope(&scope(None), source).unwrap()
 }

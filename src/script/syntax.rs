@@ -24,8 +24,6 @@ pub(super) type Functions = HashMap<(String, String, usize), Rc<Function>>;
 /// A function that a script defines.
 #[derive(Debug)]
 pub(super) struct Function {
-    /// The module it stands in; its own calls without a module look there.
-    pub module: String,
     pub parameters: Vec<String>,
     pub body: Block,
 }
@@ -217,7 +215,7 @@ impl<'a> Reader<'a> {
             }
             true
         });
-        Some(Function { module: self.module.to_owned(), parameters, body })
+        Some(Function { parameters, body })
     }
 
     fn block(&self, statements: &[RhaiStmt]) -> Block {

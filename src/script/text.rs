@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::{
     diagnostic::{Fault, ScriptPlace},
-    spec::Section,
+    spec::{Section, Site},
 };
 
 /// A Rhai script.
@@ -36,7 +36,7 @@ impl ScriptText {
     pub fn compile<T>(
         &self,
         section: &Section,
-        compile: impl Fn(&str, ScriptPlace) -> Result<T, Vec<Fault>>,
+        compile: impl Fn(&str, Site) -> Result<T, Vec<Fault>>,
     ) -> Result<T, Vec<Fault>> {
         let file = match self {
             Self::Inline(source) => return compile(source, section.script("")),
@@ -47,7 +47,8 @@ impl ScriptText {
             vec![Fault::new("unreadable-script", "file", title).label("this file")]
         })?;
         let place = ScriptPlace { file: file.display().to_string().into(), line: 1, column: 1, exact: true };
-        compile(&source, place.clone()).map_err(|faults| {
+        let site = Site { place: place.clone(), ..section.script("") };
+        compile(&source, site).map_err(|faults| {
             let in_file = |fault: Fault| {
                 let at = fault.at.map_or_else(|| place.file.to_string(), |(line, column)| place.locate(line, column));
                 let mut named = Fault::new(fault.code, "file", format!("{at}: {}", fault.title)).label(fault.label);

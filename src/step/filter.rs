@@ -26,8 +26,13 @@ struct Filter {
 }
 
 fn build(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
-    let condition = decode::<ScriptText>(section)?.compile(section, Condition::compile)?;
-    Ok(Box::new(Filter { condition }))
+    let condition = decode::<ScriptText>(section)?.compile(section, |source, site| Condition::compile(source, site))?;
+    Ok(filter_by(condition))
+}
+
+/// The step that keeps the messages for which `condition` holds.
+pub fn filter_by(condition: Condition) -> Box<dyn Step> {
+    Box::new(Filter { condition })
 }
 
 impl Step for Filter {
@@ -45,6 +50,10 @@ impl Step for Filter {
         });
         report.interpreted += self.condition.interpreted();
         batch
+    }
+
+    fn notes(&self) -> Vec<Fault> {
+        self.condition.note().into_iter().collect()
     }
 
     fn wants(&mut self, layout: &mut Layout) {

@@ -26,8 +26,12 @@ struct Map {
 }
 
 fn build(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
-    let mapping = decode::<ScriptText>(section)?.compile(section, Mapping::compile)?;
-    Ok(Box::new(Map { mapping }))
+    Ok(map_by(decode::<ScriptText>(section)?.compile(section, |source, site| Mapping::compile(source, site))?))
+}
+
+/// The step that makes new payloads with `mapping`.
+pub fn map_by(mapping: Mapping) -> Box<dyn Step> {
+    Box::new(Map { mapping })
 }
 
 /// Why no payload was written.
@@ -77,6 +81,10 @@ impl Step for Map {
         }
         report.interpreted += self.mapping.interpreted();
         writer.finish()
+    }
+
+    fn notes(&self) -> Vec<Fault> {
+        self.mapping.note().into_iter().collect()
     }
 
     fn wants(&mut self, layout: &mut Layout) {

@@ -8,7 +8,11 @@ mod split;
 
 use std::sync::Arc;
 
+pub use filter::filter_by;
+pub use map::map_by;
+
 use crate::{
+    diagnostic::Fault,
     message::{Batch, Layout, MessageRef},
     script::{Condition, Interpreted, ScriptError},
     spec::Spec,
@@ -31,6 +35,11 @@ pub trait Step: Send {
     /// Takes the layout of all steps that read the same payloads: each is then scanned once for all of them. A step that
     /// was never bound has a layout of its own.
     fn bind(&mut self, _layout: &Arc<Layout>) {}
+
+    /// What keeps its scripts from being compiled to plans: each with the field it is in, and its place there.
+    fn notes(&self) -> Vec<Fault> {
+        Vec::new()
+    }
 
     /// True when payloads leave as they came, so that the next step reads the same ones.
     fn keeps_payloads(&self) -> bool {

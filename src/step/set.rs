@@ -145,6 +145,18 @@ impl Step for Set {
         batch
     }
 
+    fn notes(&self) -> Vec<Fault> {
+        let names = |parent: &'static str, names: &[(Arc<str>, Option<Span>)]| {
+            names.iter().map(|(name, _)| vec![parent.to_owned(), name.to_string()]).collect::<Vec<_>>()
+        };
+        let key = self.has_key.then(|| vec!["key".to_owned()]);
+        let fields = key.into_iter().chain(names("headers", &self.headers)).chain(names("meta", &self.meta));
+        let notes = self.expressions.iter().zip(fields).filter_map(|(expression, field)| {
+            Some(field.iter().rev().fold(expression.note()?, |note, name| note.within(name)))
+        });
+        notes.collect()
+    }
+
     fn wants(&mut self, layout: &mut Layout) {
         self.expressions.iter_mut().for_each(|expression| expression.wants(layout));
     }

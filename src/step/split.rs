@@ -65,6 +65,8 @@ const PARTS_BYTES_MAX: usize = 256 << 20;
 
 struct Split {
     of: Mapping,
+    /// True when the section is the expression itself.
+    short: bool,
     /// Name, `"name":` ready to be written, and the expression.
     keep: Vec<(String, Vec<u8>, Mapping)>,
     parts_max: u32,
@@ -100,7 +102,7 @@ fn build(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
     }
     match of {
         Ok(of) if faults.is_empty() => {
-            Ok(Box::new(Split { of, keep, parts_max: settings.parts_max, list: Vec::new(), kept: Vec::new() }))
+            Ok(Box::new(Split { of, short, keep, parts_max: settings.parts_max, list: Vec::new(), kept: Vec::new() }))
         }
         _ => Err(faults),
     }
@@ -148,6 +150,12 @@ impl Step for Split {
         writer.finish()
     }
 
+    fn notes(&self) -> Vec<Fault> {
+        let of = self.of.note().map(|note| if self.short { note } else { note.within("of") });
+        let kept = self.keep.iter().filter_map(|(name, _, e)| Some(e.note()?.within(name).within("keep")));
+        of.into_iter().chain(kept).collect()
+    }
+
     fn wants(&mut self, layout: &mut Layout) {
         self.of.wants(layout);
         self.keep.iter_mut().for_each(|(_, _, expression)| expression.wants(layout));
@@ -161,7 +169,7 @@ impl Step for Split {
 
 impl Split {
     fn split(&mut self, message: MessageRef<'_>, writer: &mut BatchWriter) -> Result<(), Whole> {
-        let Self { of, keep, parts_max, list, kept } = self;
+        let Self { of, keep, parts_max, list, kept, .. } = self;
         list.clear();
         value(of, message, list)?;
         kept.clear();

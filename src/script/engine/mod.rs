@@ -27,7 +27,7 @@ use std::{
 };
 
 use rhai::{
-    Dynamic, Engine, EvalAltResult, FuncRegistration, Module, OptimizationLevel, Shared,
+    AST, Dynamic, Engine, EvalAltResult, FuncRegistration, Module, OptimizationLevel, ParseError, Scope, Shared,
     module_resolvers::DummyModuleResolver,
     packages::{
         ArithmeticPackage, BasicArrayPackage, BasicFnPackage, BasicIteratorPackage, BasicMapPackage, BasicMathPackage,
@@ -38,6 +38,7 @@ use rhai::{
 pub(super) use number::BigNumber;
 
 use super::functions;
+use crate::spec::Modules;
 
 /// Longest time one message may take.
 pub const TIME_MAX: Duration = Duration::from_millis(100);
@@ -217,4 +218,45 @@ pub(super) fn new() -> Engine {
         engine.disable_symbol(symbol);
     }
     engine
+}
+
+/// A module of functions, compiled.
+pub(super) struct LoadedModule {
+    pub name: String,
+    /// Its path, as it is shown.
+    pub file: String,
+    pub ast: AST,
+}
+
+/// An engine for a script that may call `modules`: those it names, and those that these name.
+pub(super) fn with_modules(source: &str, modules: &Modules) -> (Engine, Vec<LoadedModule>) {
+    let mut engine = new();
+    let mut loaded: Vec<LoadedModule> = Vec::new();
+    let mut sources = vec![source];
+    while let Some(source) = sources.pop() {
+        for module in &modules.0 {
+            let is_named = source.contains(&format!("{}::", module.name));
+            if !is_named || loaded.iter().any(|known| known.name == module.name) {
+                continue;
+            }
+            // A module with faults is reported as such, once; to a script it is not there.
+            let Ok(ast) = compile_module(module) else { continue };
+            loaded.push(LoadedModule { name: module.name.clone(), file: module.file.clone(), ast });
+            sources.push(&module.text);
+        }
+    }
+    for module in &loaded {
+        // Nothing runs here but the definitions of constants.
+        if let Ok(functions) = Module::eval_ast_as_new(Scope::new(), &module.ast, &engine) {
+            engine.register_static_module(&module.name, functions.into());
+        }
+    }
+    (engine, loaded)
+}
+
+/// Compiles the functions of a module.
+pub(super) fn compile_module(module: &crate::spec::Module) -> Result<AST, ParseError> {
+    let mut ast = new().compile(&module.text)?;
+    ast.set_source(&module.file);
+    Ok(ast)
 }

@@ -65,8 +65,8 @@ const CHANGING: &[&str] = &[
     "+=",
 ];
 
-/// Compiles a script.
-pub(in crate::script) fn compile(tree: &Tree) -> Compiled<Plan> {
+/// Compiles a script. `params` is what it knows by that name.
+pub(in crate::script) fn compile(tree: &Tree, params: Option<&serde_json::Value>) -> Compiled<Plan> {
     let mut changed = HashSet::new();
     changed_in(&tree.body, &mut changed);
     for function in tree.functions.values() {
@@ -74,6 +74,7 @@ pub(in crate::script) fn compile(tree: &Tree) -> Compiled<Plan> {
     }
     let mut compiler = Compiler {
         functions: &tree.functions,
+        params,
         changed,
         places: vec![Place { parent: 0, segment: None }],
         scope: Vec::new(),
@@ -116,6 +117,7 @@ enum Bound {
 
 struct Compiler<'t> {
     functions: &'t Functions,
+    params: Option<&'t serde_json::Value>,
     /// Names that are assigned to, or changed by a method, anywhere.
     changed: HashSet<String>,
     places: Vec<Place>,
@@ -446,13 +448,8 @@ impl Compiler<'_> {
             self.results.push(compiled.iter().map(|(name, _)| name.clone()).collect());
             self.results.len() - 1
         });
-        let member = |(index, (name, value)): (usize, (String, E))| {
-            let mut prefix = vec![if index == 0 { b'{' } else { b',' }];
-            json::string(&name, &mut prefix);
-            prefix.push(b':');
-            Member { name: name.into(), prefix: prefix.into(), value }
-        };
-        Ok(E::Map(compiled.into_iter().enumerate().map(member).collect(), result))
+        let members = compiled.into_iter().enumerate().map(|(index, (name, value))| member(index, &name, value));
+        Ok(E::Map(members.collect(), result))
     }
 
     fn variable(&mut self, name: &str, at: At) -> Compiled<E> {
@@ -476,6 +473,10 @@ impl Compiler<'_> {
                 E::IsJson
             }
             "meta" => return refuse(at, "`meta` as a whole"),
+            "params" => match self.params {
+                Some(params) => constant(params),
+                None => return refuse(at, "the variable `params`"),
+            },
             _ => return refuse(at, format!("the variable `{name}`")),
         })
     }
@@ -484,6 +485,9 @@ impl Compiler<'_> {
         let (mut value, rest) = match &base.kind {
             ExprKind::Variable(name) if name == "meta" && self.bound("meta").is_none() && self.inlined.is_empty() => {
                 self.meta(base.at, links)?
+            }
+            ExprKind::Variable(name) if name == "params" && self.bound(name).is_none() && self.inner == 0 => {
+                self.param(links)
             }
             ExprKind::Variable(name) => match self.way(name, links) {
                 Some((path, 0)) if path.optional.is_empty() => (E::Payload, links),
@@ -511,6 +515,27 @@ impl Compiler<'_> {
             index += 1;
         }
         Ok(if compiled.is_empty() { value } else { E::Chain(Box::new(value), compiled) })
+    }
+
+    /// A part of `params`, and the links that are left.
+    fn param<'l>(&self, links: &'l [syntax::Link]) -> (E, &'l [syntax::Link]) {
+        let mut value = self.params.unwrap_or(&serde_json::Value::Null);
+        let mut rest = links;
+        while let Some((link, behind)) = rest.split_first() {
+            let name = match &link.kind {
+                syntax::LinkKind::Field(name) => name,
+                syntax::LinkKind::Index(Expr { kind: ExprKind::Text(name), .. }) => name,
+                _ => break,
+            };
+            match value.get(name) {
+                Some(part) if value.is_object() => value = part,
+                // A missing member is `()`; what follows tells whether that is an error.
+                None if value.is_object() => return (E::Unit, behind),
+                _ => break,
+            }
+            rest = behind;
+        }
+        (constant(value), rest)
     }
 
     fn link(&mut self, link: &syntax::Link) -> Compiled<Link> {
@@ -638,6 +663,43 @@ impl Compiler<'_> {
             field => Ok((E::Meta(MetaField::named(field)), rest)),
         }
     }
+}
+
+/// A setting as an expression.
+fn constant(value: &serde_json::Value) -> E {
+    use serde_json::Value as Json;
+    match value {
+        Json::Null => E::Unit,
+        Json::Bool(value) => E::Bool(*value),
+        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(value), _) => E::Int(value),
+            (None, Some(value)) => E::Float(value),
+            (None, None) => E::Throw,
+        },
+        Json::String(text) if is_clean(text) => E::Clean(text.as_str().into()),
+        Json::String(text) => E::Text(text.as_str().into()),
+        Json::Array(items) => E::List(items.iter().map(constant).collect()),
+        Json::Object(members) => {
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_by_key(|(name, _)| name.as_str());
+            E::Map(
+                members
+                    .into_iter()
+                    .enumerate()
+                    .map(|(index, (name, value))| member(index, name, constant(value)))
+                    .collect(),
+                None,
+            )
+        }
+    }
+}
+
+/// The nth member of a map.
+fn member(index: usize, name: &str, value: E) -> Member {
+    let mut prefix = vec![if index == 0 { b'{' } else { b',' }];
+    json::string(name, &mut prefix);
+    prefix.push(b':');
+    Member { name: name.into(), prefix: prefix.into(), value }
 }
 
 /// What a function over a list and a closure does.
