@@ -1,16 +1,27 @@
-//! The JSON Schema in the repository is the one that the code makes.
-use std::{fs, path::Path};
+//! The schemas for editors are made from the config types; `make docs` writes them.
+use std::path::Path;
 
-use streamer::registry::{Registry, pipeline_schema};
+use streamer::{
+    plugin::PluginFile,
+    registry::{Registry, pipeline_schema},
+};
 
-/// `UPDATE=1 cargo test --test schema` writes it anew.
-#[test]
-fn the_schema_file_is_fresh() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/pipeline.schema.json");
-    let now = serde_json::to_string_pretty(&pipeline_schema(&Registry::built_in())).unwrap() + "\n";
+fn check(file: &str, now: &serde_json::Value) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas").join(file);
+    let now = serde_json::to_string_pretty(now).unwrap() + "\n";
     if std::env::var_os("UPDATE").is_some() {
-        fs::write(&path, &now).unwrap();
+        std::fs::write(&path, &now).unwrap();
     }
-    let stored = fs::read_to_string(&path).unwrap_or_default();
-    assert!(stored == now, "schemas/pipeline.schema.json is stale; run: UPDATE=1 cargo test --test schema");
+    let stored = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(stored == now, "{} is stale; write it with `make docs`", path.display());
+}
+
+#[test]
+fn the_schema_of_pipeline_files_is_fresh() {
+    check("pipeline.schema.json", &pipeline_schema(&Registry::built_in()));
+}
+
+#[test]
+fn the_schema_of_plugin_files_is_fresh() {
+    check("plugin.schema.json", schemars::schema_for!(PluginFile).as_value());
 }

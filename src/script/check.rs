@@ -85,7 +85,12 @@ pub(super) fn calls(source: &str, ast: &AST, modules: &[LoadedModule]) -> Vec<Fa
                 [module] => check_module(&module.name, &call.name, call.args.len(), modules),
                 _ => Some(Fault::new("unknown-module", "", "modules stand in no modules").label("one `::` only")),
             };
-            let (line, column) = place(*position, source);
+            // A module that is not there is named at its own place, anything else at the function's.
+            let at = match call.namespace.path.as_slice() {
+                [module] if fault.as_ref().is_some_and(|fault| fault.code == "unknown-module") => module.pos,
+                _ => *position,
+            };
+            let (line, column) = place(at, source);
             // A loop may show the same node more than once.
             faults.extend(fault.map(|f| f.at(line, column)).filter(|f| !faults.iter().any(|o: &Fault| o.at == f.at)));
         }

@@ -245,6 +245,7 @@ pub(super) fn with_modules(source: &str, modules: &Modules) -> (Engine, Vec<Load
             sources.push(&module.text);
         }
     }
+    stand_in(&mut engine, source);
     for module in &loaded {
         // Nothing runs here but the definitions of constants.
         if let Ok(functions) = Module::eval_ast_as_new(Scope::new(), &module.ast, &engine) {
@@ -256,7 +257,25 @@ pub(super) fn with_modules(source: &str, modules: &Modules) -> (Engine, Vec<Load
 
 /// Compiles the functions of a module.
 pub(super) fn compile_module(module: &crate::spec::Module) -> Result<AST, ParseError> {
-    let mut ast = new().compile(&module.text)?;
+    let mut engine = new();
+    stand_in(&mut engine, &module.text);
+    let mut ast = engine.compile(&module.text)?;
     ast.set_source(&module.file);
     Ok(ast)
+}
+
+/// Gives an engine empty modules for all that a script names. Rhai would stop at the first that it does not know; our own
+/// check tells all of them, and what is known takes the place of its stand-in.
+fn stand_in(engine: &mut Engine, source: &str) {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    for (at, _) in source.match_indices("::") {
+        let before = &source[..at];
+        let name = &before[before
+            .rfind(|c| !is_name(c))
+            .map_or(0, |end| end + before[end..].chars().next().map_or(1, char::len_utf8))..];
+        // `global` is Rhai's own: the constants of the module itself.
+        if !name.is_empty() && name != "global" {
+            engine.register_static_module(name, Module::new().into());
+        }
+    }
 }
