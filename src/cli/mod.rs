@@ -6,8 +6,10 @@ mod files;
 mod lint;
 mod list;
 mod logging;
+mod map;
 mod run;
 mod schema;
+mod test;
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -17,7 +19,8 @@ use std::{
 use clap::{Args as _, FromArgMatches as _};
 
 /// Every command, in the order that `--help` lists them.
-const COMMANDS: &[Command] = &[run::COMMAND, lint::COMMAND, list::COMMAND, schema::COMMAND];
+const COMMANDS: &[Command] =
+    &[run::COMMAND, lint::COMMAND, test::COMMAND, map::COMMAND, list::COMMAND, schema::COMMAND];
 
 /// One command of the table.
 struct Command {
@@ -37,6 +40,8 @@ const EXAMPLES: &str = "\
 Examples:
   streamer run pipelines/*.yaml    run pipelines until they end or are told to stop
   streamer lint pipelines/*.yaml   check pipelines without running them
+  streamer test pipelines/*.yaml   run the tests that stand in them
+  streamer map my.yaml samples     try a pipeline's steps on samples
   streamer list                    what inputs, steps and outputs there are
   streamer list mqtt               every setting of one of them";
 

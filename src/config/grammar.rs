@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::TestCase;
+
 /// A pipeline: messages come from every input, go through the steps in order, and leave by every output.
 #[expect(dead_code, reason = "declares the keys for the schema; `Pipeline` is what they become")]
 #[derive(JsonSchema)]
@@ -38,7 +40,7 @@ struct Grammar {
     limits: Option<Limits>,
     /// Examples that `streamer test` runs: one message in, what must come out.
     #[serde(default)]
-    tests: Vec<serde_json::Value>,
+    tests: Vec<TestCase>,
 }
 
 /// What is promised for every message.

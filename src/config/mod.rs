@@ -4,6 +4,7 @@
 //!
 //! The way of a file: [`Document::open`] (syntax, duplicate keys, variables) → `lint` (everything
 //! else) → [`Document::pipeline`]. Reading never stops at the first fault and never touches the network.
+mod cases;
 mod document;
 mod environment;
 mod expand;
@@ -12,6 +13,7 @@ mod pipeline;
 mod scalar;
 mod yaml;
 
+pub use cases::{Expected, ExpectedLetter, TestCase, TestInput};
 pub use document::{Document, Role, Slot, parse_plain};
 pub use environment::Environment;
 pub use grammar::{Delivery, Limits, grammar_schema};

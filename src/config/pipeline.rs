@@ -2,7 +2,7 @@
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use super::{
-    Catalog, Delivery, Document, Limits, Role, Slot,
+    Catalog, Delivery, Document, Limits, Role, Slot, TestCase,
     yaml::{Entry, Node, NodeValue},
 };
 use crate::{
@@ -25,8 +25,8 @@ pub struct Pipeline {
     /// The guarantee asked for.
     pub delivery: Option<Delivery>,
     pub limits: Limits,
-    /// As written, no variables put in.
-    pub tests: serde_yaml::Value,
+    /// Examples, and where each stands in the file.
+    pub tests: Vec<(TestCase, Range<usize>)>,
     pub file: Arc<SourceFile>,
 }
 
@@ -101,7 +101,7 @@ impl Document {
             archive: None,
             delivery: value("delivery").and_then(|value| serde_yaml::from_value(value).ok()),
             limits: value("limits").and_then(|value| serde_yaml::from_value(value).ok()).unwrap_or_default(),
-            tests: value("tests").unwrap_or_default(),
+            tests: self.tests(),
             file: Arc::clone(&self.file),
         };
         for slot in self.slots() {
@@ -118,6 +118,14 @@ impl Document {
             }
         }
         (!pipeline.inputs.is_empty() && !pipeline.outputs.is_empty()).then_some(pipeline)
+    }
+
+    /// The examples, as far as they are well formed.
+    fn tests(&self) -> Vec<(TestCase, Range<usize>)> {
+        let items =
+            self.root.as_ref().and_then(|root| root.entry("tests")).map_or(&[][..], |tests| tests.value.items());
+        let read = |node: &Node| Some((serde_yaml::from_value(node.to_value()).ok()?, node.span.clone()));
+        items.iter().filter_map(read).collect()
     }
 
     /// The component in a slot, when there is exactly one and it exists.
@@ -342,7 +350,7 @@ mod tests {
         inputs:\n  a:\n    demo:\n      url: 'x ${HOST}'\n      port: '${PORT}'\n      password: ${PASSWORD}\n      list: [1, 2]\n      other: ${PORT}\n\
         steps:\n  - map: |\n      let °x = `${y}`;\n      z\n  - map: a + b\n  - map: >\n      a\n      b\n\
         outputs:\n  o:\n    when: payload.x > 1\n    demo: { key: \"${k}\", other: '$${x}' }\n\
-        limits: { shutdown_timeout_ms: 5 }\ntests: [ '${NO}' ]\n";
+        limits: { shutdown_timeout_ms: 5 }\ntests: [ { name: '${NO}' } ]\n";
 
     fn read() -> Pipeline {
         let environment = Environment::of([("HOST", "h"), ("PORT", "1883"), ("PASSWORD", "123456")]);
@@ -365,7 +373,7 @@ mod tests {
         assert_eq!(pipeline.outputs[0].component.section.value["key"], "${k}", "a script keeps its own brackets");
         assert_eq!(pipeline.outputs[0].component.section.value["other"], "${x}");
         assert_eq!(pipeline.limits, Limits { shutdown_timeout_ms: 5, ..Limits::default() });
-        assert_eq!(pipeline.tests[0], "${NO}");
+        assert_eq!(pipeline.tests[0].0.name, "${NO}");
         assert_eq!(pipeline.steps[2].component.section.value, "a b\n");
     }
 

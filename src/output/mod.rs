@@ -16,7 +16,9 @@ use futures_util::future::BoxFuture;
 pub use parcel::Parcel;
 
 use crate::{
+    message::MessageRef,
     metrics::{ComponentMetrics, Health},
+    script::Template,
     spec::Spec,
 };
 
@@ -79,8 +81,46 @@ pub trait Output: Send {
     /// answers may come in any order. An output that keeps order has the messages of one write before those of the next.
     async fn write(&mut self, parcel: &Parcel) -> Delivery;
 
+    /// How it would send `message`; for tests and trials, without a connection.
+    ///
+    /// # Errors
+    /// Why it could not: the code and reason of a rejection.
+    fn address(&self, message: MessageRef<'_>) -> Result<Addressed, (String, String)> {
+        Ok(Addressed::of(message))
+    }
+
     /// Stops. No write is open any more, or the time for that is over. Takes at most `deadline`.
     async fn close(&mut self, deadline: Duration);
+}
+
+/// What goes along with a payload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addressed {
+    /// Empty where the output has no topics.
+    pub topic: String,
+    pub key: Option<Vec<u8>>,
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Addressed {
+    /// The message's own key and headers.
+    pub fn of(message: MessageRef<'_>) -> Self {
+        let headers = message.headers().map(|(name, value)| (name.to_owned(), value.to_vec()));
+        Self { topic: String::new(), key: message.key().map(<[u8]>::to_vec), headers: headers.collect() }
+    }
+
+    /// The same with the topic that a template gives.
+    ///
+    /// # Errors
+    /// The message lacks a value of the template.
+    pub fn to(self, topic: &Template, message: MessageRef<'_>) -> Result<Self, (String, String)> {
+        let mut name = Vec::new();
+        if !topic.write(message, &mut name) {
+            let reason = "the message lacks a value that the output's `topic` needs".to_owned();
+            return Err(("missing-topic".to_owned(), reason));
+        }
+        Ok(Self { topic: String::from_utf8_lossy(&name).into_owned(), ..self })
+    }
 }
 
 /// Why an output cannot work just now: what was tried, on what, and what to do.

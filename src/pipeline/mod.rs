@@ -18,9 +18,12 @@ mod dead_letter;
 mod run;
 #[cfg(test)]
 mod tests;
+mod trial;
+mod work;
 mod writer;
 
 pub use run::{Environment, InputPart, Limits, OutputPart, Pipeline, StepPart};
+pub use trial::{Sample, Trial, Tried, TriedLetter, TriedMessage, bytes_text, check_case};
 
 /// Why a pipeline ended before it was told to. What was not acknowledged comes again.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -11,16 +11,17 @@ use super::{
     batcher::Job,
     budget::Budget,
     dead_letter::{DeadLetters, Letter, ToDeadLetters, ToFiles},
+    work::{Failed, Route, Share, Work, Worked},
     writer::{JOBS_WAITING_MAX, Writer},
 };
 use crate::{
     ack::Ack,
     input::{Input, InputContext, Replay},
     message::Batch,
-    metrics::{ComponentMetrics, Health, HealthBoard, Metrics, PipelineMetrics, ScriptMetrics},
+    metrics::{ComponentMetrics, Health, HealthBoard, Metrics, PipelineMetrics},
     output::{Output, OutputContext},
     script::Condition,
-    step::{Failure, Step, StepReport},
+    step::Step,
 };
 
 /// A pipeline whose parts are made and not yet connected.
@@ -136,7 +137,7 @@ impl Pipeline {
         let letters = DeadLetters::new(name.clone(), dead_letter_jobs);
 
         let mut writers = JoinSet::new();
-        let mut routes: Vec<Vec<Route>> = inputs.iter().map(|_| Vec::new()).collect();
+        let mut routes: Vec<Vec<(Route, mpsc::Sender<Job>)>> = inputs.iter().map(|_| Vec::new()).collect();
         for OutputPart { label, output, when } in outputs {
             let (component, health) = environment.component(&name, "output", &label);
             let stage = format!("outputs.{label}");
@@ -148,7 +149,7 @@ impl Pipeline {
             let mut when = when.into_iter();
             for lane in &mut routes {
                 let script = |when| (when, environment.metrics.script(&name, &format!("{stage}.when")));
-                lane.push(Route { stage: stage.clone(), when: when.next().map(script), jobs: jobs.clone() });
+                lane.push((Route { stage: stage.clone(), when: when.next().map(script) }, jobs.clone()));
             }
         }
 
@@ -158,8 +159,9 @@ impl Pipeline {
             let context = InputContext { pipeline: name.to_string(), label, metrics: component, health };
             let (letters, budget, metrics) = (letters.clone(), budget.clone(), metrics.clone());
             let script = |part: StepPart| (environment.metrics.script(&name, &part.label), part);
-            let steps = steps.into_iter().map(script).collect();
-            let mut lane = Lane { input, context, steps, routes, letters, budget, metrics };
+            let (routes, jobs) = routes.into_iter().unzip();
+            let work = Work { steps: steps.into_iter().map(script).collect(), routes };
+            let mut lane = Lane { input, context, work, jobs, letters, budget, metrics };
             let stop = reading.clone();
             lanes.spawn(async move { lane.run(stop).await.map(|()| lane.input) });
         }
@@ -235,29 +237,16 @@ fn note<T>(
     None
 }
 
-/// Where a lane sends messages for one output.
-struct Route {
-    /// `outputs.table`.
-    stage: String,
-    when: Option<(Condition, ScriptMetrics)>,
-    jobs: mpsc::Sender<Job>,
-}
-
 /// One ordered stream of messages, from its input to the writers.
 struct Lane {
     input: Box<dyn Input>,
     context: InputContext,
-    steps: Vec<(ScriptMetrics, StepPart)>,
-    routes: Vec<Route>,
+    work: Work,
+    /// Where messages go for each route of the work.
+    jobs: Vec<mpsc::Sender<Job>>,
     letters: DeadLetters,
     budget: Budget,
     metrics: PipelineMetrics,
-}
-
-/// A failed message, and the stage it failed in.
-struct Failed {
-    stage: String,
-    failure: Failure,
 }
 
 impl Lane {
@@ -313,7 +302,7 @@ impl Lane {
         debug!(input = self.context.label, messages = batch.len(), "read");
 
         let source = batch.source().clone();
-        let (batch, shares, failed, filtered) = off_the_runtime(|| self.work(batch));
+        let Worked { batch, shares, failed, filtered } = off_the_runtime(|| self.work.run(batch));
         self.metrics.filtered.inc_by(filtered);
         if !failed.is_empty() {
             let letters = failed.iter().map(|Failed { stage, failure }| Letter {
@@ -331,77 +320,19 @@ impl Lane {
         }
         drop(source);
         let batch = Arc::new(batch);
-        for (route, share) in self.routes.iter().zip(shares) {
+        for (jobs, share) in self.jobs.iter().zip(shares) {
             let batch = match share {
                 Share::All => batch.clone(),
                 Share::Some(indexes) => Arc::new(batch.select(&indexes)),
             };
             if !batch.is_empty() {
                 let job = Job { batch, acks: vec![ack.split()] };
-                route.jobs.send(job).await.map_err(|_| PipelineError::Stopped)?;
+                jobs.send(job).await.map_err(|_| PipelineError::Stopped)?;
             }
         }
         ack.delivered();
         Ok(())
     }
-
-    /// Runs the steps and decides which output gets what. Pure computation.
-    fn work(&mut self, mut batch: Batch) -> (Batch, Vec<Share>, Vec<Failed>, u64) {
-        let mut failed = Vec::new();
-        let mut filtered = 0;
-        for (script, StepPart { label, step }) in &mut self.steps {
-            let mut report = StepReport::default();
-            batch = step.apply(batch, &mut report);
-            script.add(report.interpreted.script, report.interpreted.message);
-            filtered += report.filtered;
-            failed.extend(report.failures.into_iter().map(|failure| Failed { stage: label.clone(), failure }));
-        }
-        let conditional = self.routes.iter().any(|route| route.when.is_some());
-        if !conditional {
-            return (batch, self.routes.iter().map(|_| Share::All).collect(), failed, filtered);
-        }
-        for (when, _) in self.routes.iter().filter_map(|route| route.when.as_ref()) {
-            when.scan(&mut batch);
-        }
-        let mut shares: Vec<Vec<u32>> = self.routes.iter().map(|_| Vec::new()).collect();
-        for (index, message) in batch.iter().enumerate() {
-            // A message whose condition fails for one output goes to none: it is a dead letter, once.
-            let start = failed.len();
-            let mut wanted = false;
-            for (route, share) in self.routes.iter_mut().zip(&mut shares) {
-                match route.when.as_mut().map_or(Ok(true), |(when, _)| when.test(message)) {
-                    Ok(true) => {
-                        share.push(index as u32);
-                        wanted = true;
-                    }
-                    Ok(false) => {}
-                    Err(error) => {
-                        let failure = Failure::script(message, error);
-                        failed.push(Failed { stage: format!("{}.when", route.stage), failure });
-                        break;
-                    }
-                }
-            }
-            if failed.len() > start {
-                for share in &mut shares {
-                    share.pop_if(|last| *last == index as u32);
-                }
-            } else if !wanted {
-                filtered += 1;
-            }
-        }
-        for (when, script) in self.routes.iter_mut().filter_map(|route| route.when.as_mut()) {
-            let interpreted = when.interpreted();
-            script.add(interpreted.script, interpreted.message);
-        }
-        (batch, shares.into_iter().map(Share::Some).collect(), failed, filtered)
-    }
-}
-
-/// Which messages of a batch an output gets.
-enum Share {
-    All,
-    Some(Vec<u32>),
 }
 
 /// Runs a computation that may take long without holding up the other tasks of this worker.

@@ -1,4 +1,5 @@
 //! Settings that the `kafka` input and output share: how to reach the brokers, and the way down to librdkafka.
+mod tail;
 mod watch;
 
 use std::{
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use super::Secret;
 use crate::diagnostic::{Fault, PathSegment};
 
+pub use tail::{Tailed, tail};
 pub use watch::{Watch, log};
 
 /// One text, with commas between its parts, or a list.

@@ -45,10 +45,11 @@ use self::{
     settle::Settlement,
     topics::{LookUp, Topics},
 };
-use super::{Delivery, Output, OutputContext, OutputError, Parcel, WriteError, WriteLimits};
+use super::{Addressed, Delivery, Output, OutputContext, OutputError, Parcel, WriteError, WriteLimits};
 use crate::{
     client::kafka::{Connection, Refused, Watch},
     diagnostic::Fault,
+    message::MessageRef,
     output::Rejection,
     script::Template,
     spec::{Section, Spec, decode, schema_of},
@@ -473,6 +474,18 @@ impl Output for KafkaOutput {
     fn limits(&self) -> WriteLimits {
         // librdkafka gathers batches itself, so what comes is handed over at once.
         WriteLimits { bytes_max: 4 << 20, in_flight_max: WRITES_MAX as usize, ..WriteLimits::IMMEDIATE }
+    }
+
+    fn address(&self, message: MessageRef<'_>) -> Result<Addressed, (String, String)> {
+        let mut addressed = Addressed::of(message).to(&self.address.topic, message)?;
+        if let Some(template) = &self.address.key {
+            let mut key = Vec::new();
+            addressed.key = template.write(message, &mut key).then_some(key);
+        }
+        if !self.shape.headers {
+            addressed.headers.clear();
+        }
+        Ok(addressed)
     }
 
     async fn connect(&mut self, context: &OutputContext) -> Result<(), OutputError> {

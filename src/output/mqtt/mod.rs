@@ -20,11 +20,11 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::publisher::{Job, Publisher};
-use super::{Delivery, Output, OutputContext, OutputError, Parcel, Rejection, WriteError, WriteLimits};
+use super::{Addressed, Delivery, Output, OutputContext, OutputError, Parcel, Rejection, WriteError, WriteLimits};
 use crate::{
     client::mqtt::{Connection, Dial, Hello, topic::check_topic},
     diagnostic::Fault,
-    message::Span,
+    message::{MessageRef, Span},
     script::Template,
     spec::{Section, Spec, decode, schema_of},
 };
@@ -159,6 +159,10 @@ impl Output for MqttOutput {
             return std::future::ready(Err(ended())).boxed();
         }
         async move { answered.await.unwrap_or_else(|_| Err(ended())) }.boxed()
+    }
+
+    fn address(&self, message: MessageRef<'_>) -> Result<Addressed, (String, String)> {
+        Addressed::default().to(&self.plan.topic, message)
     }
 
     async fn close(&mut self, deadline: Duration) {
