@@ -24,4 +24,6 @@ step "tests"
 
 step "shipped pipelines"
 # The binary of the tests: `cargo run` would build some dependencies again, with other features.
-"${CARGO_TARGET_DIR:-target}/debug/streamer" lint pipelines
+streamer="${CARGO_TARGET_DIR:-target}/debug/streamer"
+"$streamer" lint pipelines pipelines/examples
+"$streamer" test pipelines pipelines/examples

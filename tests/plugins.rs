@@ -1,43 +1,10 @@
 //! Plugins as their writers meet them: a folder beside the pipelines, faults at their place, dead letters that name the
 //! plugin's own line.
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output},
-};
+mod common;
 
-struct Project(tempfile::TempDir);
+use std::{fs, path::Path};
 
-impl Project {
-    /// A folder with these files.
-    fn new(files: &[(&str, &str)]) -> Self {
-        let project = Self(tempfile::tempdir().unwrap());
-        for (name, text) in files {
-            let path = project.0.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        project
-    }
-
-    fn streamer(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_streamer"))
-            .args(arguments)
-            .current_dir(self.0.path())
-            .env_clear()
-            .env("STREAMER_HTTP", "off")
-            .env("STREAMER_LOG", "error")
-            .output()
-            .expect("the program starts")
-    }
-
-    /// What lint says, one line a fault, and its exit code.
-    fn lint(&self) -> (Vec<String>, i32) {
-        let output = self.streamer(&["lint", "--format", "concise"]);
-        let text = String::from_utf8(output.stdout).unwrap();
-        (text.lines().map(str::to_owned).collect(), output.status.code().unwrap())
-    }
-}
+use common::project::{Project, text};
 
 const PIPELINE: &str = "inputs: { in: { generate: { count: 2, script: '#{ x: meta.offset }', topic: t } } }\n\
     outputs: { out: { stdout: {} } }\ndead_letter: { file: { path: dead.jsonl } }\n";
@@ -45,10 +12,6 @@ const PIPELINE: &str = "inputs: { in: { generate: { count: 2, script: '#{ x: met
 /// A pipeline of that name with these steps.
 fn pipeline(name: &str, steps: &str) -> String {
     format!("name: {name}\n{PIPELINE}steps:\n{steps}")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 #[test]
@@ -108,8 +71,8 @@ fn a_script_that_fails_inside_a_module_is_a_dead_letter_with_the_modules_line() 
     let output = project.streamer(&["run"]);
     assert_eq!(text(&output.stdout), "0\n", "{}", text(&output.stderr));
     let letter: serde_json::Value = serde_json::from_str(
-        &fs::read_to_string(project.0.path().join("pipelines/dead.jsonl"))
-            .or_else(|_| fs::read_to_string(project.0.path().join("dead.jsonl")))
+        &fs::read_to_string(project.path().join("pipelines/dead.jsonl"))
+            .or_else(|_| fs::read_to_string(project.path().join("dead.jsonl")))
             .unwrap(),
     )
     .unwrap();

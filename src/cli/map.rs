@@ -42,7 +42,6 @@ Examples:
 #[command(after_help = EXAMPLES)]
 struct Args {
     /// A pipeline file, or a script: a file that ends in `.rhai`
-    #[arg(required_unless_present = "script")]
     file: Option<PathBuf>,
     /// Files with samples; `-` is standard input
     samples: Vec<PathBuf>,
@@ -191,11 +190,12 @@ impl Args {
             let lines: String = script.lines().map(|line| format!("      {line}\n")).collect();
             return Ok(SourceFile { path: "--script".into(), text: format!("{AROUND}steps:\n  - map: |\n{lines}") });
         }
-        let file = self.file.as_ref().context("name a file or give a --script")?;
+        let file = self.file.as_ref().context("name a pipeline file or a script to try, or give one with --script")?;
         if self.is_script() {
             anyhow::ensure!(file.exists(), "there is no file `{}`", file.display());
-            let path = file.canonicalize()?;
-            let text = format!("{AROUND}steps:\n  - map: {{ file: {} }}\n", serde_json::to_string(&path)?);
+            // Beside the file that is made up, which has the same path.
+            let name = file.file_name().context("a script has a name")?.to_string_lossy();
+            let text = format!("{AROUND}steps:\n  - map: {{ file: {} }}\n", serde_json::to_string(&name)?);
             return Ok(SourceFile { path: file.display().to_string(), text });
         }
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read `{}`", file.display()))?;

@@ -11,6 +11,7 @@ pub mod http;
 pub mod kafka;
 pub mod load;
 pub mod mqtt;
+pub mod project;
 pub mod stack;
 pub mod streamer;
 
