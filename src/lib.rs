@@ -15,5 +15,6 @@ pub mod pipeline;
 pub mod plugin;
 pub mod registry;
 pub mod script;
+pub mod serve;
 pub mod spec;
 pub mod step;

@@ -21,6 +21,7 @@ const ROOMS: &[&str] = &[
     "lint",
     "pipeline",
     "http",
+    "serve",
     "cli",
 ];
 

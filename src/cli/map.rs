@@ -93,11 +93,12 @@ impl Args {
         if !self.watch {
             return self.once();
         }
-        let (changed, changes) = mpsc::channel();
+        // One is enough: it says that something has changed, not what.
+        let (changed, changes) = mpsc::sync_channel(1);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|event| !event.kind.is_access()) {
-                // Nobody listens any more when the program ends.
-                let _ = changed.send(());
+                // When it is full, the change is known already.
+                let _ = changed.try_send(());
             }
         })?;
         // Folders, since editors put a new file in the place of the old one.

@@ -2,20 +2,16 @@
 use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args as _, FromArgMatches as _};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    task::JoinSet,
-};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::info;
 
 use super::{Command, FAULTS, eprint, files};
 use crate::{
-    diagnostic::{self, Diagnostic, Format, Severity},
+    diagnostic::{self, Diagnostic, Format},
     http::Server,
-    lint::lint,
     metrics::{HealthBoard, Metrics},
-    pipeline::{Environment, Pipeline},
+    pipeline::Environment,
+    serve::{End, NotStarted, Serve},
 };
 
 pub(super) const COMMAND: Command = Command {
@@ -26,7 +22,9 @@ pub(super) const COMMAND: Command = Command {
 };
 
 const SIGNALS: &str = "\
-Every file is checked first. A first signal stops reading, delivers what was read and exits; a second one exits at once.
+Every file is checked first. Files are followed as they change, with their scripts and plugins: a pipeline that has
+changed is checked, then the one that runs delivers what it has read, stops, and the new one starts; one with faults is
+refused, and what runs goes on. A first signal stops reading, delivers what was read and exits; a second one exits at once.
 What was not acknowledged is never lost: it comes again at the next start.";
 
 #[derive(Debug, clap::Args)]
@@ -43,6 +41,12 @@ struct Run {
     /// Folder for what must survive a restart, such as payloads too large for the dead-letter topic
     #[arg(long, env = "STATE_DIR", default_value = "state", value_name = "FOLDER")]
     state_dir: PathBuf,
+    /// Does not follow the files as they change; SIGHUP reads them anew all the same
+    #[arg(long)]
+    no_watch: bool,
+    /// `off` does the same as --no-watch
+    #[arg(long, env = "STREAMER_WATCH", default_value = "on", hide = true)]
+    watch: String,
 }
 
 impl Run {
@@ -55,81 +59,45 @@ impl Run {
                 )
             })?),
         };
-        let (registry, documents) = self.named.read()?;
-        let found = lint(&documents, &registry);
-        // Notes are for whoever writes pipelines: `streamer lint` shows them.
-        let found: Vec<_> = found.into_iter().filter(|fault| fault.severity != Severity::Note).collect();
-        show(&found);
-        if found.iter().any(Diagnostic::is_error) {
-            eprint("nothing was started\n");
-            return Ok(ExitCode::from(FAULTS));
-        }
-        let mut pipelines = Vec::new();
-        for config in documents.iter().filter_map(|document| document.pipeline(&registry)) {
-            match Pipeline::build(&config, &registry) {
-                Ok(pipeline) => pipelines.push(pipeline),
-                Err(faults) => {
-                    show(&faults);
-                    return Ok(ExitCode::from(FAULTS));
-                }
-            }
-        }
+        let watch = match self.watch.as_str() {
+            "on" => !self.no_watch,
+            "off" => false,
+            other => anyhow::bail!("`{other}` is not `on` or `off`, as STREAMER_WATCH must be"),
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let code = runtime.block_on(self.serve(pipelines, http));
+        let code = runtime.block_on(self.serve(http, watch));
         // A script or a library call that still runs must not hold up the exit.
         runtime.shutdown_background();
         code
     }
 
-    async fn serve(&self, pipelines: Vec<Pipeline>, http: Option<SocketAddr>) -> anyhow::Result<ExitCode> {
+    async fn serve(self, http: Option<SocketAddr>, watch: bool) -> anyhow::Result<ExitCode> {
         let (metrics, health) = (Metrics::new(), HealthBoard::default());
         let environment =
             Environment { metrics: metrics.clone(), health: health.clone(), state: self.state_dir.clone() };
-        let (stop, stop_http) = (CancellationToken::new(), CancellationToken::new());
+        let named = self.named.clone();
+        let serve = match Serve::prepare(Box::new(move || named.read()), environment) {
+            Ok((serve, warnings)) => {
+                show(&warnings);
+                serve
+            }
+            Err(NotStarted::Unread(error)) => return Err(error),
+            Err(NotStarted::Faults(faults)) => {
+                show(&faults);
+                eprint("nothing was started\n");
+                return Ok(ExitCode::from(FAULTS));
+            }
+        };
+        let stop_http = CancellationToken::new();
         if let Some(address) = http {
-            let server = Server::bind(address, self.http_token.clone(), metrics, health).await?;
+            let server = Server::bind(address, self.http_token, metrics, health).await?;
             info!(address = server.address().map(tracing::field::display), "serving /metrics and /health");
             tokio::spawn(server.run(stop_http.clone()));
         }
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut running = JoinSet::new();
-        for pipeline in pipelines {
-            let (environment, stop) = (environment.clone(), stop.clone());
-            running.spawn(async move { pipeline.run(&environment, stop).await });
-        }
-        let mut failed = false;
-        loop {
-            tokio::select! {
-                ended = running.join_next() => match ended {
-                    None => break,
-                    Some(Ok(Ok(()))) => {}
-                    Some(Ok(Err(error))) => {
-                        failed = true;
-                        error!(%error, "a pipeline has failed; the others go on");
-                    }
-                    Some(Err(error)) => {
-                        failed = true;
-                        error!(%error, "a pipeline has ended unexpectedly; the others go on");
-                    }
-                },
-                _ = terminate.recv() => if second_signal(&stop) { return Ok(ExitCode::from(FAULTS)) },
-                _ = tokio::signal::ctrl_c() => if second_signal(&stop) { return Ok(ExitCode::from(FAULTS)) },
-            }
-        }
+        let end = serve.run(watch).await?;
         stop_http.cancel();
-        Ok(if failed { ExitCode::from(FAULTS) } else { ExitCode::SUCCESS })
+        Ok(if end == End::Done { ExitCode::SUCCESS } else { ExitCode::from(FAULTS) })
     }
-}
-
-/// Starts the stop. Answers true when it was under way already.
-fn second_signal(stop: &CancellationToken) -> bool {
-    if stop.is_cancelled() {
-        warn!("second signal: leaving at once; what was not acknowledged comes again");
-        return true;
-    }
-    info!("stopping: no more is read, what was read is delivered; a second signal leaves at once");
-    stop.cancel();
-    false
 }
 
 fn show(found: &[Diagnostic]) {

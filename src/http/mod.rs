@@ -108,7 +108,9 @@ async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
     let faults: Vec<_> =
         report.faults.iter().map(|(component, reason)| json!({ "component": component, "reason": reason })).collect();
     let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": report.ready, "faults": faults })))
+    let notes: Vec<_> =
+        report.notes.iter().map(|(pipeline, note)| json!({ "pipeline": pipeline, "note": note })).collect();
+    (status, Json(json!({ "ready": report.ready, "faults": faults, "notes": notes })))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 #[derive(Clone, Debug, Default)]
 pub struct HealthBoard {
     entries: Arc<Mutex<BTreeMap<String, Entry>>>,
+    notes: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct HealthReport {
     pub ready: bool,
     /// Component and reason, for each that does not work.
     pub faults: Vec<(String, String)>,
+    /// Pipeline and what to know of it, though it works.
+    pub notes: Vec<(String, String)>,
 }
 
 impl HealthBoard {
@@ -40,6 +43,15 @@ impl HealthBoard {
         self.entries.lock().retain(|name, _| !name.starts_with(prefix));
     }
 
+    /// Says something of a pipeline that works all the same; `None` takes it back.
+    pub fn note(&self, pipeline: &str, note: Option<String>) {
+        let mut notes = self.notes.lock();
+        match note {
+            Some(note) => notes.insert(pipeline.to_owned(), note),
+            None => notes.remove(pipeline),
+        };
+    }
+
     /// The state of the process: ready when every component works and there is one at all.
     pub fn report(&self) -> HealthReport {
         let entries = self.entries.lock();
@@ -50,7 +62,8 @@ impl HealthBoard {
                 e.fault.as_ref().map(|fault| (name.clone(), format!("{fault} (for {seconds} s)")))
             })
             .collect();
-        HealthReport { ready: faults.is_empty() && !entries.is_empty(), faults }
+        let notes = self.notes.lock().iter().map(|(name, note)| (name.clone(), note.clone())).collect();
+        HealthReport { ready: faults.is_empty() && !entries.is_empty(), faults, notes }
     }
 }
 

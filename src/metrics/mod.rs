@@ -44,6 +44,14 @@ pub struct ScriptLabels {
     pub reason: &'static str,
 }
 
+/// A reload of a pipeline.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReloadLabels {
+    pub pipeline: String,
+    /// `ok`, or `refused`: the file has faults.
+    pub result: &'static str,
+}
+
 /// Every metric of the process.
 #[derive(Clone)]
 pub struct Metrics {
@@ -64,6 +72,8 @@ pub struct Metrics {
     in_flight: Family<PipelineLabels, Gauge>,
     age_seconds: Family<PipelineLabels, Histogram, fn() -> Histogram>,
     interpreted: Family<ScriptLabels, Counter>,
+    reloads: Family<ReloadLabels, Counter>,
+    stale: Family<PipelineLabels, Gauge>,
 }
 
 impl Default for Metrics {
@@ -109,6 +119,8 @@ impl Metrics {
             in_flight: Family::default(),
             age_seconds: Family::new_with_constructor(seconds),
             interpreted: Family::default(),
+            reloads: Family::default(),
+            stale: Family::default(),
         };
         r.register("received_messages", "Messages taken from an input", m.received.clone());
         r.register("received_bytes", "Payload bytes taken from an input", m.received_bytes.clone());
@@ -152,6 +164,12 @@ impl Metrics {
             "Messages whose script was interpreted, because it or the message does not fit a compiled plan",
             m.interpreted.clone(),
         );
+        r.register("reloads", "Changes of a pipeline's files, and what became of them", m.reloads.clone());
+        r.register(
+            "config_stale",
+            "1 while a pipeline runs with another content than that of its file, because that has faults",
+            m.stale.clone(),
+        );
         *m.registry.lock() = r;
         m
     }
@@ -184,6 +202,16 @@ impl Metrics {
             in_flight: self.in_flight.get_or_create(&labels).clone(),
             age_seconds: self.age_seconds.get_or_create(&labels).clone(),
         }
+    }
+
+    /// Counts a reload.
+    pub fn reload(&self, pipeline: &str, result: &'static str) {
+        self.reloads.get_or_create(&ReloadLabels { pipeline: pipeline.to_owned(), result }).inc();
+    }
+
+    /// Says whether a pipeline runs with another content than that of its file.
+    pub fn stale(&self, pipeline: &str, stale: bool) {
+        self.stale.get_or_create(&PipelineLabels { pipeline: pipeline.to_owned() }).set(stale.into());
     }
 
     /// The counters of one step's script.

@@ -16,6 +16,7 @@ mod budget;
 mod build;
 mod dead_letter;
 mod run;
+mod supervisor;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -23,6 +24,7 @@ mod work;
 mod writer;
 
 pub use run::{Environment, InputPart, Limits, OutputPart, Pipeline, StepPart};
+pub use supervisor::Supervisor;
 pub use trial::{Sample, Trial, Tried, TriedLetter, TriedMessage, bytes_text, check_case};
 
 /// Why a pipeline ended before it was told to. What was not acknowledged comes again.

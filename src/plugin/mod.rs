@@ -5,6 +5,7 @@
 mod step;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -87,6 +88,26 @@ impl Plugins {
         }
         plugins.steps.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(plugins)
+    }
+
+    /// The texts of the plugins that a pipeline uses: of the steps it names, and of the modules that its scripts, or those
+    /// of these plugins, call.
+    pub fn used_by(&self, scripts: &[String], steps: &BTreeSet<&str>) -> Vec<String> {
+        let declared =
+            self.steps.iter().filter(|step| steps.contains(step.name.as_str())).map(|step| step.text.clone());
+        let mut texts: Vec<String> = declared.collect();
+        let mut rest: Vec<String> = scripts.iter().chain(&texts).cloned().collect();
+        let mut seen = BTreeSet::new();
+        while let Some(text) = rest.pop() {
+            for module in &self.modules.0 {
+                if text.contains(&format!("{}::", module.name)) && seen.insert(&module.name) {
+                    texts.push(module.text.clone());
+                    rest.push(module.text.clone());
+                }
+            }
+        }
+        texts.sort();
+        texts
     }
 
     fn add_modules(&mut self, files: Vec<(Arc<SourceFile>, PathBuf)>) {

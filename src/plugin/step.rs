@@ -82,6 +82,8 @@ pub struct PluginStep {
     pub example: String,
     /// The file that declares it.
     pub file: String,
+    /// That file's text.
+    pub(super) text: String,
     pub(super) name_span: Range<usize>,
     parameters: BTreeMap<String, Parameter>,
     work: Work,
@@ -148,6 +150,7 @@ impl PluginStep {
             summary: declared.summary,
             example: declared.example,
             file: file.path.clone(),
+            text: file.text.clone(),
             name_span: root.entry("step").map_or(0..0, |entry| entry.value.span.clone()),
             parameters: declared.parameters,
             work,

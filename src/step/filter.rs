@@ -26,7 +26,7 @@ struct Filter {
 }
 
 fn build(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
-    let condition = decode::<ScriptText>(section)?.compile(section, |source, site| Condition::compile(source, site))?;
+    let condition = decode::<ScriptText>(section)?.compile(section, Condition::compile)?;
     Ok(filter_by(condition))
 }
 

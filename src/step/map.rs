@@ -26,7 +26,7 @@ struct Map {
 }
 
 fn build(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
-    Ok(map_by(decode::<ScriptText>(section)?.compile(section, |source, site| Mapping::compile(source, site))?))
+    Ok(map_by(decode::<ScriptText>(section)?.compile(section, Mapping::compile)?))
 }
 
 /// The step that makes new payloads with `mapping`.

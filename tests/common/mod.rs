@@ -3,7 +3,7 @@
 //! A test makes one `Case` and gets names of its own from it (MQTT topics and client id, Kafka topics and group, table,
 //! state folder), so tests run side by side on one stack. It counts at the far end, never in streamer. It waits for
 //! facts with `eventually`, never for a time to pass; sleeps are only the length of an outage or the pace of a load.
-#![allow(dead_code, reason = "every test file uses its part of the harness")]
+#![allow(dead_code, unused_imports, reason = "every test file uses its part of the harness")]
 
 pub mod case;
 pub mod clickhouse;

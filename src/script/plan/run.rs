@@ -246,7 +246,7 @@ impl<'m> Run<'m> {
                 (Changed::Set(None, new), _) => *new,
                 (Changed::Set(Some(operator), new), old) => binary(*operator, old, *new, self.bump)?,
                 (Changed::Push(item), V::List(items)) => {
-                    self.spend(items.len() * size_of::<V<'_>>() + ITEM)?;
+                    self.spend(std::mem::size_of_val(items) + ITEM)?;
                     let mut out = BumpVec::with_capacity_in(items.len() + 1, self.bump);
                     out.extend_from_slice_copy(items);
                     out.push(*item);
@@ -262,7 +262,7 @@ impl<'m> Run<'m> {
         };
         match (value.opened(self.bump), key) {
             (V::Map(members), V::Text(name)) => {
-                self.spend(members.len() * size_of::<(&str, V<'_>)>())?;
+                self.spend(std::mem::size_of_val(members))?;
                 let place = members.binary_search_by(|(member, _)| (*member).cmp(name));
                 let old = place.map_or(V::Unit, |at| members[at].1);
                 let new = self.changed(old, rest, change)?;

@@ -1,0 +1,83 @@
+//! Tells when files change. Their folders are watched: editors put a new file in the place of the old one, and Kubernetes
+//! swaps a link beside it.
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use notify::{Config, Event, PollWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+/// How long it must be quiet after a change: an editor writes more than once.
+const CALM: Duration = Duration::from_millis(300);
+/// How often folders are looked at where the system tells nothing.
+const POLL: Duration = Duration::from_secs(2);
+
+/// Files that are watched.
+pub(super) struct Watch {
+    watcher: Option<Box<dyn Watcher + Send>>,
+    changes: mpsc::Receiver<()>,
+    folders: BTreeSet<PathBuf>,
+}
+
+impl Watch {
+    /// Watches the folders that `files` are in.
+    pub fn new(files: &BTreeSet<PathBuf>) -> Self {
+        // One is enough: it says that something has changed, not what.
+        let (sender, changes) = mpsc::channel(1);
+        let tell = move |event: notify::Result<Event>| {
+            if event.is_ok_and(|event| !event.kind.is_access()) {
+                // When it is full, the change is known already.
+                let _ = sender.try_send(());
+            }
+        };
+        let watcher: Option<Box<dyn Watcher + Send>> = match notify::recommended_watcher(tell.clone()) {
+            Ok(watcher) => Some(Box::new(watcher)),
+            Err(error) => {
+                info!(%error, "the system does not tell of changes; looking at the files every 2 s");
+                let polling =
+                    PollWatcher::new(tell, Config::default().with_poll_interval(POLL).with_compare_contents(true));
+                polling.map(|watcher| Box::new(watcher) as Box<dyn Watcher + Send>).ok()
+            }
+        };
+        let mut watch = Self { watcher, changes, folders: BTreeSet::new() };
+        watch.follow(files);
+        watch
+    }
+
+    /// Watches the folders of these files, and no others.
+    pub fn follow(&mut self, files: &BTreeSet<PathBuf>) {
+        let folder = |file: &PathBuf| match file.parent() {
+            _ if file.is_dir() => file.clone(),
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => Path::new(".").to_owned(),
+        };
+        let wanted: BTreeSet<PathBuf> = files.iter().map(folder).collect();
+        let Some(watcher) = &mut self.watcher else { return };
+        for gone in self.folders.difference(&wanted) {
+            // It may be gone for good.
+            let _ = watcher.unwatch(gone);
+        }
+        for new in wanted.difference(&self.folders) {
+            if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
+                warn!(%error, folder = %new.display(), "changes in this folder are not seen; SIGHUP reads all files anew");
+            }
+        }
+        self.folders = wanted;
+    }
+
+    /// Waits for a change, and until it is quiet again.
+    ///
+    /// # Cancel safety
+    /// A change that was seen and not yet answered is forgotten when the call is dropped while it waits for quiet; the
+    /// caller reads all files then, or stops.
+    pub async fn changed(&mut self) {
+        if self.changes.recv().await.is_none() {
+            // Nothing is watched.
+            std::future::pending::<()>().await;
+        }
+        while tokio::time::timeout(CALM, self.changes.recv()).await.is_ok_and(|change| change.is_some()) {}
+    }
+}
