@@ -93,7 +93,7 @@ fn no_command_shows_what_to_do_next() {
 fn the_list_names_what_is_near() {
     let output = streamer(&["list", "no-such-component"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("no input, step or output is called `no-such-component`"));
+    assert!(text(&output.stderr).contains("no input, step, output or function is called `no-such-component`"));
     let json: serde_json::Value =
         serde_json::from_slice(&streamer(&["list", "--format", "json"]).stdout).expect("JSON");
     assert!(json.is_array());

@@ -18,7 +18,7 @@ pub(super) struct Content(u128);
 
 /// Endings of files that settings name and that are read when a pipeline is built: scripts, statements, certificates,
 /// schemas. Files of data are not among them.
-const ENDINGS: &[&str] = &["avsc", "cer", "crt", "key", "pem", "proto", "rhai", "sql"];
+pub(super) const ENDINGS: &[&str] = &["avsc", "cer", "crt", "key", "pem", "proto", "rhai", "sql"];
 
 impl Content {
     /// That of a pipeline file, with the plugins of `registry`.

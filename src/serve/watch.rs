@@ -10,8 +10,12 @@ use notify::{Config, Event, PollWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::content::ENDINGS;
+
 /// How long it must be quiet after a change: an editor writes more than once.
 const CALM: Duration = Duration::from_millis(300);
+/// How long it may stay restless before the files are read all the same, in times of quiet.
+const CALMS: u32 = 5;
 /// How often folders are looked at where the system tells nothing.
 const POLL: Duration = Duration::from_secs(2);
 
@@ -28,7 +32,7 @@ impl Watch {
         // One is enough: it says that something has changed, not what.
         let (sender, changes) = mpsc::channel(1);
         let tell = move |event: notify::Result<Event>| {
-            if event.is_ok_and(|event| !event.kind.is_access()) {
+            if event.is_ok_and(|event| !event.kind.is_access() && event.paths.iter().any(|path| may_matter(path))) {
                 // When it is full, the change is known already.
                 let _ = sender.try_send(());
             }
@@ -68,7 +72,7 @@ impl Watch {
         self.folders = wanted;
     }
 
-    /// Waits for a change, and until it is quiet again.
+    /// Waits for a change, and until it is quiet again, or has been restless for [`CALMS`] times as long.
     ///
     /// # Cancel safety
     /// A change that was seen and not yet answered is forgotten when the call is dropped while it waits for quiet; the
@@ -78,6 +82,18 @@ impl Watch {
             // Nothing is watched.
             std::future::pending::<()>().await;
         }
-        while tokio::time::timeout(CALM, self.changes.recv()).await.is_ok_and(|change| change.is_some()) {}
+        let quiet = async {
+            while tokio::time::timeout(CALM, self.changes.recv()).await.is_ok_and(|change| change.is_some()) {}
+        };
+        // Who changes files without an end is not waited for.
+        let _ = tokio::time::timeout(CALM * CALMS, quiet).await;
     }
+}
+
+/// Whether a path may have to do with configuration. An output file may lie in the same folder; it changes all the time.
+fn may_matter(path: &Path) -> bool {
+    // Links that Kubernetes swaps are called `..data`: they have no ending that counts.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("..")
+        || path.extension().is_none_or(|ending| ["yaml", "yml"].iter().chain(ENDINGS).any(|known| ending == *known))
 }
