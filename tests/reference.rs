@@ -1,9 +1,10 @@
-//! The reference pages in `docs/reference/` are the ones that the code makes: one page a component.
+//! The reference pages in `docs/reference/` are the ones that the code makes: one page a component, and one of functions.
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
 use streamer::{
     config::Kind,
     registry::{Found, Registry, fields},
+    script::{Group, functions},
 };
 
 /// Every page by its path under `docs/reference/`.
@@ -20,8 +21,33 @@ fn pages() -> BTreeMap<String, String> {
             pages.insert(file, page(component));
         }
     }
+    index.push_str("\n## Functions of scripts\n\n[Every function](functions.md), with an example. `streamer list NAME` shows one.\n");
+    pages.insert("functions.md".into(), functions_page());
     pages.insert("README.md".into(), index);
     pages
+}
+
+/// Every function of scripts, by group. Its examples are run by the tests of `src/script/functions/`.
+fn functions_page() -> String {
+    let mut out = String::from(
+        "# Functions of scripts\n\nWhat streamer adds to [Rhai](https://rhai.rs/book). Made from the code by `make docs`; a test \
+         runs every example.\nA function that gets a value it cannot work with makes the message a dead letter, unless its \
+         text says otherwise.\n",
+    );
+    for group in Group::ALL {
+        writeln!(out, "\n## {}\n", group.title()).unwrap();
+        for function in functions().filter(|function| function.group == group) {
+            writeln!(out, "### `{}`\n\n{}\n\n```rhai", function.signature, function.summary).unwrap();
+            if function.gives.is_empty() {
+                writeln!(out, "{}\n```\n", function.example).unwrap();
+            } else {
+                writeln!(out, "{}    // {}\n```\n", function.example, function.gives).unwrap();
+            }
+        }
+    }
+    out.truncate(out.trim_end().len());
+    out.push('\n');
+    out
 }
 
 fn title(kind: Kind) -> &'static str {

@@ -38,7 +38,7 @@ fn a_mapping_edited_under_load_loses_nothing_and_repeats_nothing_from_mqtt_to_ka
     let case = Case::new(&Stack::running(), "editm");
     let file = case.changed(MQTT_TO_KAFKA, &[]);
     let text = fs::read_to_string(&file).unwrap();
-    let streamer = Streamer::start(&case, &[file.clone()]);
+    let streamer = Streamer::start(&case, std::slice::from_ref(&file));
     streamer.wait_ready();
     let load = Load::mqtt(&case, 1000);
     for edit in 1..=EDITS {
@@ -63,7 +63,7 @@ fn a_mapping_edited_under_load_loses_nothing_and_repeats_nothing_from_kafka_to_c
     case.create_table();
     let file = case.changed(KAFKA_TO_CLICKHOUSE, &[("create: ../schemas/telemetry.sql ", "# ")]);
     let text = fs::read_to_string(&file).unwrap();
-    let streamer = Streamer::start(&case, &[file.clone()]);
+    let streamer = Streamer::start(&case, std::slice::from_ref(&file));
     streamer.wait_ready();
     let load = Load::kafka(&case, 1000);
     for edit in 1..=EDITS {
@@ -167,7 +167,7 @@ fn without_watching_only_a_signal_reloads() {
     let mut case = Case::new(&Stack::running(), "hup");
     case.environment.insert("STREAMER_WATCH", "off".to_owned());
     let file = case.write("a.yaml", &counter("a", "'#{ v: 1 }'"));
-    let streamer = Streamer::start(&case, &[file.clone()]);
+    let streamer = Streamer::start(&case, std::slice::from_ref(&file));
     streamer.wait_ready();
     wait_written(&streamer, &case, "a", "\"v\":1");
     let lines = || fs::read_to_string(case.folder().join("a.jsonl")).unwrap_or_default().lines().count();
@@ -214,7 +214,7 @@ fn files_that_come_start_and_files_that_go_stop() {
         counter(name, &format!("'#{{ v: {value} }}'")).replace(&format!("{name}.jsonl"), &format!("../{name}.jsonl"))
     };
     fs::write(path("a"), in_folder("a", 1)).unwrap();
-    let streamer = Streamer::start(&case, &[folder.clone()]);
+    let streamer = Streamer::start(&case, std::slice::from_ref(&folder));
     streamer.wait_ready();
     save(&path("b"), &in_folder("b", 7));
     wait_written(&streamer, &case, "b", "\"v\":7");

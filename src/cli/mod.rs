@@ -80,8 +80,9 @@ fn define() -> clap::Command {
         .subcommand_value_name("COMMAND")
         .disable_help_subcommand(true);
     COMMANDS.iter().fold(command, |command, entry| {
-        let own = clap::Command::new(entry.name).about(entry.about);
-        command.subcommand((entry.arguments)(own))
+        // The arguments first, again.
+        let own = (entry.arguments)(clap::Command::new(entry.name));
+        command.subcommand(own.about(entry.about).long_about(None))
     })
 }
 
@@ -107,6 +108,16 @@ fn colour() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn help_says_what_each_command_does() {
+        for command in define().get_subcommands() {
+            let entry = COMMANDS.iter().find(|entry| entry.name == command.get_name()).unwrap();
+            // Without the line breaks of a narrow terminal.
+            let help = command.clone().render_long_help().to_string().replace('\n', " ");
+            assert!(help.starts_with(entry.about), "{}: {help}", entry.name);
+        }
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {
