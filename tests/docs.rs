@@ -1,4 +1,4 @@
-//! Every whole pipeline that the docs show is one that `streamer lint` finds no error in.
+//! Every whole pipeline that the docs show is one that `streamer lint` finds no error in, and its tests pass.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -41,16 +41,24 @@ fn every_pipeline_in_the_docs_is_clean() {
     let mut files = vec![root.join("README.md"), root.join("services/README.md")];
     pages(&root.join("docs"), &mut files);
     let folder = tempfile::tempdir().unwrap();
-    let mut seen = 0;
+    let (mut seen, mut tested) = (0, 0);
     for file in files {
         for (line, text) in pipelines(&fs::read_to_string(&file).unwrap()) {
             let copy = folder.path().join("pipeline.yaml");
+            let has_tests = text.contains("\ntests:");
             fs::write(&copy, text).unwrap();
             let lint = Command::new(env!("CARGO_BIN_EXE_streamer")).arg("lint").arg(&copy).output().unwrap();
             let said = String::from_utf8_lossy(&lint.stdout);
             assert!(lint.status.success(), "the pipeline at {}:{line} has faults:\n{said}", file.display());
             seen += 1;
+            if has_tests {
+                let test = Command::new(env!("CARGO_BIN_EXE_streamer")).arg("test").arg(&copy).output().unwrap();
+                let said = String::from_utf8_lossy(&test.stdout);
+                assert!(test.status.success(), "the tests at {}:{line} fail:\n{said}", file.display());
+                tested += 1;
+            }
         }
     }
-    assert!(seen >= 2, "README and concepts show one each, but only {seen} were found");
+    assert!(seen >= 4, "README, concepts, mapping and testing show one each, but only {seen} were found");
+    assert!(tested >= 2, "mapping and testing show tests, but only {tested} were found");
 }
