@@ -15,10 +15,10 @@ STACK := python3 services/stack.py
 # Clippy builds the project's own crate in place of rustc: lints and tests share one build of everything.
 CLIPPY := RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings__CLIPPY_HACKERY__
 
-.PHONY: help demo test up down setup build lint bench docs
+.PHONY: help demo test up down setup build lint bench bench-mapping docs
 
 help:
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 demo: build ## run both pipelines on real services for 15 s and show what happened
 	@python3 services/demo.py --streamer $(STREAMER)
@@ -45,6 +45,9 @@ lint: build ## check the shipped pipelines
 bench: setup ## CPU seconds per million messages of each shipped pipeline
 	@cargo build --release
 	@python3 benches/cpu.py --streamer $(CARGO_TARGET_DIR)/release/streamer
+
+bench-mapping: ## CPU nanoseconds and allocations of a mapping: compiled, interpreted, by hand
+	@cargo bench --bench mapping
 
 docs: build ## write the generated pages again: docs/reference, schemas/pipeline.schema.json
 	@UPDATE=1 cargo test --test reference --test schema

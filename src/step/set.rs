@@ -102,6 +102,11 @@ fn build(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
         return Err(faults);
     }
     let names = |map: BTreeMap<String, String>| map.into_keys().map(|name| (name.into(), None)).collect();
+    // One scan for all of them, also when no other step shares it.
+    let mut layout = Layout::new();
+    expressions.iter_mut().for_each(|expression: &mut Mapping| expression.wants(&mut layout));
+    let layout = Arc::new(layout);
+    expressions.iter_mut().for_each(|expression| expression.bind(&layout));
     Ok(Box::new(Set {
         expressions,
         has_key: config.key.is_some(),
