@@ -181,7 +181,9 @@ fn round(engine: &str, case: &str, mapping: &mut Mapping, payloads: &[String], o
         }
         _ => {
             let mut batch = batch(payloads);
-            mapping.scan(&mut batch);
+            if engine == "plan" {
+                mapping.scan(&mut batch);
+            }
             for message in batch.iter() {
                 out.clear();
                 let done = if engine == "plan" { mapping.run(message, out) } else { mapping.interpret(message, out) };

@@ -140,8 +140,10 @@ impl Mapping {
         }
     }
 
-    /// The same without the plan.
-    #[cfg(test)]
+    /// The same without the plan, to hold the two against each other.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
     pub fn interpret(&mut self, message: MessageRef<'_>, out: &mut Vec<u8>) -> Result<Emit, ScriptError> {
         let refused = Err(Refusal { at: (0, 0), what: String::new() });
         let plan = std::mem::replace(&mut self.script.plan, refused);

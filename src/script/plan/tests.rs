@@ -420,6 +420,96 @@ fn generated_scripts_give_what_the_interpreter_gives() {
     assert!(refused * 5 < left + equal, "{refused} of the scripts' messages were not compiled");
 }
 
+/// A message of telemetry as the shipped pipelines get it.
+const TELEMETRY: &str = r#"{"topic":"devices/phone-7/telemetry","payload":{"device_id":"phone-007","ts":1767225600.25,"lat":52.52,"lon":13.404954,"battery":84,"accel":{"x":0.0123,"y":-0.2345,"z":9.8067}},"received_at":1767225600.5,"readings":[{"at":1,"value":19.5},{"at":2,"value":25}]}"#;
+
+/// What may stand in the place of a value.
+const VALUES: &[&str] = &[
+    "null",
+    "0",
+    "-0",
+    "84",
+    "84.0",
+    "1.10",
+    "1e400",
+    "18446744073709551615",
+    "-9223372036854775808",
+    "true",
+    "\"\"",
+    "\"12.5\"",
+    "\" 7\"",
+    "\"n/a\"",
+    "\"\\u00b0C\"",
+    "\"\\ud800\"",
+    "[]",
+    "[1,2]",
+    "{}",
+    "{\"x\":1}",
+    "{\"x\":{\"x\":\"1\"}}",
+    "{\"value\":21}",
+    "[{\"value\":\"30\"},{\"value\":null},5]",
+    "nul",
+    "01",
+    "",
+];
+
+/// `text` with one change: another value, a byte less, a byte more, an end too early, or something behind it.
+fn change(text: &str, (kind, at, what): (u8, usize, usize)) -> String {
+    let bytes = text.as_bytes();
+    let at = at % (bytes.len() + 1);
+    let end = bytes.len();
+    let is_in_value = |byte: &u8| !b",:{}[]".contains(byte);
+    let changed = match kind % 8 {
+        // A value reaches from a `:` or `[` to the next sign.
+        0..=4 => {
+            let start = bytes[..at].iter().rposition(|byte| b":[".contains(byte)).map_or(0, |found| found + 1);
+            let len = bytes[start..].iter().take_while(|byte| is_in_value(byte)).count();
+            [&bytes[..start], VALUES[what % VALUES.len()].as_bytes(), &bytes[start + len..]].concat()
+        }
+        5 => [&bytes[..at], &bytes[(at + 1).min(end)..]].concat(),
+        6 => [&bytes[..at], &[b"\"\\,:{}[]0e x\x80"[what % 13]][..], &bytes[at..]].concat(),
+        _ if what % 2 == 0 => bytes[..at].to_vec(),
+        _ => [bytes, b" x"].concat(),
+    };
+    String::from_utf8_lossy(&changed).into_owned()
+}
+
+/// The first script of a shipped pipeline.
+fn shipped(pipeline: &str) -> String {
+    let file = format!("{}/pipelines/{pipeline}.yaml", env!("CARGO_MANIFEST_DIR"));
+    let yaml: serde_yaml::Value = serde_yaml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    yaml["steps"][0]["map"].as_str().unwrap().to_owned()
+}
+
+/// Messages that are changed at random, for the shipped mappings and one over a list.
+/// `PROPTEST_CASES=200000 cargo test --release mutated_messages` for a long run.
+#[test]
+fn mutated_messages_give_what_the_interpreter_gives() {
+    let list =
+        "#{ id: payload?.payload?.device_id, hot: payload.readings.filter(|r| r.value > 20.0).map(|r| r.value) }";
+    crate::script::fix_clock(Some(1_700_000_000_123));
+    for script in [shipped("mqtt-to-kafka"), shipped("kafka-to-clickhouse"), list.to_owned()] {
+        let mut mapping = mapping(&script).unwrap();
+        assert_eq!(compare(&mut mapping, &script, &mut batch(&[TELEMETRY]), 0), Came::Equal);
+        let mapping = std::cell::RefCell::new(mapping);
+        let equal = std::cell::Cell::new(0_u32);
+        let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+        let cases = config.cases;
+        let mut runner = proptest::test_runner::TestRunner::new(config);
+        let changes = proptest::collection::vec(any::<(u8, usize, usize)>(), 1..4);
+        let result = runner.run(&changes, |changes| {
+            let payload = changes.into_iter().fold(TELEMETRY.to_owned(), |text, how| change(&text, how));
+            let came = compare(&mut mapping.borrow_mut(), &script, &mut batch(&[&payload]), 0);
+            assert_ne!(came, Came::Refused);
+            equal.set(equal.get() + u32::from(came == Came::Equal));
+            Ok(())
+        });
+        result.unwrap_or_else(|error| panic!("{error}"));
+        assert!(equal.get() * 10 > cases, "the plan answered only {} of {cases} messages", equal.get());
+    }
+    crate::script::fix_clock(None);
+}
+
 #[test]
 fn every_builtin_gives_what_the_interpreter_gives_for_every_kind_of_value() {
     let values = [
