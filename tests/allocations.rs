@@ -50,7 +50,6 @@ fn check(step: &str, settings: &str, share_left: u32) {
     let (many, left) = allocations(step, settings, MANY);
     assert_eq!(left as u32, MANY / share_left, "{step}");
     assert!(many <= few + GROWTH, "{step}: {few} allocations for {FEW} messages, {many} for {MANY}");
-    println!("{step}: {few} allocations for {FEW} messages, {many} for {MANY}");
 }
 
 #[test]

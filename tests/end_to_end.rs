@@ -225,6 +225,37 @@ fn metrics_count_what_arrived_and_health_says_that_all_works() {
 }
 
 #[test]
+fn map_tries_a_script_on_the_last_messages_of_a_topic() {
+    let case = Case::new(&Stack::running(), "tail");
+    let brokers = case.stack.kafka.clone();
+    let mut producer = kafka::Producer::new(&brokers);
+    for n in 0..20 {
+        producer.send(case.kafka_topic(), Some(n % 2), &format!("k{n}"), Some(format!("{{\"n\":{n}}}").as_bytes()));
+    }
+    producer.flush();
+    let script = "#{ n: payload.n * 2, key: meta.key, at: `${meta.partition}/${meta.offset}` }";
+    let map = |topic: &str| {
+        let arguments = ["map", "--script", script, "--brokers", &brokers, "--from-topic", topic, "--count", "6"];
+        let done = streamer::output(&case, &[&arguments[..], &["--format", "json"]].concat());
+        (String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap(), done.status.code())
+    };
+    let (out, err, code) = map(case.kafka_topic());
+    assert_eq!(code, Some(0), "{err}");
+    let tried: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(tried.len(), 6, "{out}");
+    for sample in tried {
+        let n = sample["input"]["n"].as_i64().unwrap();
+        // Messages of one millisecond have no order between partitions.
+        assert!(n >= 8, "the last ones of each partition: {out}");
+        let expected = serde_json::json!({ "n": n * 2, "key": format!("k{n}"), "at": format!("{}/{}", n % 2, n / 2) });
+        assert_eq!(sample["outputs"][0]["payload"], expected);
+    }
+    let (_, err, code) = map("there-is-no-such-topic");
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("there-is-no-such-topic"), "{err}");
+}
+
+#[test]
 fn run_starts_nothing_when_a_file_has_faults_or_is_not_there() {
     let case = Case::new(&Stack::running(), "refuse");
     let faulty = case.changed(MQTT_TO_KAFKA, &[("    kafka:\n      brokers", "    kafak:\n      brokers")]);
