@@ -80,7 +80,7 @@ impl Supervisor {
         }
     }
 
-    /// True when one of them has failed and was not started anew.
+    /// True when one of them has failed, even if another was started in its place.
     pub fn has_failed(&self) -> bool {
         self.failed
     }
