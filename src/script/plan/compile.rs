@@ -363,6 +363,10 @@ impl Compiler<'_> {
             }
             None => return None,
         };
+        // What a `?` has skipped is `()` by now, and a plain step into that is an error: not one way any more.
+        if path.optional.contains(&true) && !optional && links.first().is_some_and(|link| !link.optional) {
+            return Some((path, 0));
+        }
         let mut used = 0;
         for link in links {
             let segment = match &link.kind {
@@ -497,6 +501,13 @@ impl Compiler<'_> {
             _ => (self.expr(base)?, links),
         };
         let mut compiled = Vec::new();
+        if let E::Path(path) = &value
+            && !rest.is_empty()
+            && path.optional.contains(&true)
+        {
+            // A `?` that finds nothing skips the whole rest of the chain, a field that is missing does not.
+            compiled.push(Link { kind: LinkKind::Present, optional: false });
+        }
         let mut index = 0;
         while let Some(link) = rest.get(index) {
             // `split(x)[n]` needs no list.

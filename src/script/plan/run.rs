@@ -530,11 +530,23 @@ impl<'m> Run<'m> {
 
     fn chain(&mut self, base: V<'m>, links: &'m [Link]) -> Running<'m, V<'m>> {
         let mut value = base;
-        for link in links {
+        for (at, link) in links.iter().enumerate() {
             if matches!(value, V::Unit) && link.optional {
+                // Rhai has worked out every argument of a chain before its first link: one may fail, or drop.
+                for skipped in &links[at..] {
+                    match &skipped.kind {
+                        LinkKind::Index(index) => drop(self.plain(index)?),
+                        LinkKind::Builtin(_, arguments) | LinkKind::Function(_, arguments) => {
+                            self.values(None, arguments)?;
+                        }
+                        LinkKind::Present | LinkKind::Field(_) | LinkKind::Each(..) => {}
+                    }
+                }
                 return Ok(V::Unit);
             }
             value = match &link.kind {
+                LinkKind::Present if matches!(value, V::Unit) => return Err(Stop::Deopt),
+                LinkKind::Present => value,
                 LinkKind::Field(name) => match value.opened(self.bump) {
                     V::Map(members) => member(members, name),
                     _ => return Err(Stop::Deopt),

@@ -155,6 +155,8 @@ pub(super) struct Link {
 
 #[derive(Debug)]
 pub(super) enum LinkKind {
+    /// Leaves it to the interpreter when there is nothing.
+    Present,
     Field(Box<str>),
     Index(E),
     Builtin(Builtin, Vec<E>),
