@@ -224,7 +224,7 @@ fn note(refusal: &Refusal) -> Fault {
     let (line, column) = refusal.at;
     Fault::new("interpreted", "", format!("the script is interpreted: plans do not know {}", refusal.what))
         .label("keeps the script from being compiled")
-        .help("it works all the same, but costs about ten times the CPU; docs/mapping.md says what is compiled")
+        .help("it works all the same, but costs about five times the CPU; docs/mapping.md says what is compiled")
         .at(line.max(1), column.max(1))
 }
 
