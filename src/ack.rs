@@ -9,7 +9,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
 };
 
@@ -18,6 +18,9 @@ use std::{
 pub enum Outcome {
     /// Every message was delivered, dead-lettered or filtered, and that is confirmed.
     Delivered,
+    /// Nothing of it was written, and it can only be written in smaller pieces. Only for a batch that the input has
+    /// recorded: it comes again, divided.
+    Divide,
     /// At least one message was not. The input must not acknowledge any of the batch.
     Undelivered,
 }
@@ -31,12 +34,21 @@ pub trait Settle: Send + Sync {
 struct Shared {
     to: Arc<dyn Settle>,
     token: u64,
-    failed: AtomicBool,
+    /// The worst answer so far, as a number.
+    worst: AtomicU8,
 }
+
+const DELIVERED: u8 = 0;
+const DIVIDE: u8 = 1;
+const UNDELIVERED: u8 = 2;
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let outcome = if *self.failed.get_mut() { Outcome::Undelivered } else { Outcome::Delivered };
+        let outcome = match *self.worst.get_mut() {
+            DELIVERED => Outcome::Delivered,
+            DIVIDE => Outcome::Divide,
+            _ => Outcome::Undelivered,
+        };
         self.to.settle(self.token, outcome);
     }
 }
@@ -51,7 +63,7 @@ pub struct Ack {
 impl Ack {
     /// The first part. `token` names the batch to the input that made it.
     pub fn new(to: Arc<dyn Settle>, token: u64) -> Self {
-        Self { shared: Arc::new(Shared { to, token, failed: AtomicBool::new(false) }), answered: false }
+        Self { shared: Arc::new(Shared { to, token, worst: AtomicU8::new(DELIVERED) }), answered: false }
     }
 
     /// Another part that must be answered too.
@@ -63,13 +75,19 @@ impl Ack {
     pub fn delivered(mut self) {
         self.answered = true;
     }
+
+    /// Nothing of this part was written; the batch is to come again in smaller pieces.
+    pub fn divide(mut self) {
+        self.answered = true;
+        self.shared.worst.fetch_max(DIVIDE, Ordering::Release);
+    }
 }
 
 impl Drop for Ack {
     fn drop(&mut self) {
         if !self.answered {
             // The store happens before this `Arc` is released, so the last holder sees it.
-            self.shared.failed.store(true, Ordering::Release);
+            self.shared.worst.fetch_max(UNDELIVERED, Ordering::Release);
         }
     }
 }
@@ -170,6 +188,21 @@ mod tests {
             ack.delivered();
         });
         assert_eq!(seen, [(7, Outcome::Undelivered)]);
+    }
+
+    #[test]
+    fn a_batch_is_divided_unless_a_part_of_it_is_lost() {
+        let divided = |lost| {
+            check(move |ack| {
+                ack.split().divide();
+                if lost {
+                    drop(ack.split());
+                }
+                ack.delivered();
+            })
+        };
+        assert_eq!(divided(false), [(7, Outcome::Divide)]);
+        assert_eq!(divided(true), [(7, Outcome::Undelivered)]);
     }
 
     #[test]

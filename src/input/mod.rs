@@ -44,6 +44,17 @@ pub enum Replay {
     ByOffset,
 }
 
+/// Where an input that records its batches ends them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cuts {
+    /// Most messages of a batch.
+    pub messages_max: usize,
+    /// Most bytes of a batch; the message that passes the limit is its last.
+    pub bytes_max: usize,
+    /// Longest time the first message of a batch waits for company.
+    pub linger: Duration,
+}
+
 /// One ordered stream of messages.
 ///
 /// Calls come in this order: `connect` until it succeeds, `read` again and again, `close` once. After `Err` from `read`
@@ -58,6 +69,10 @@ pub enum Replay {
 pub trait Input: Send {
     /// What happens to messages that are never acknowledged.
     fn replay(&self) -> Replay;
+
+    /// From now on batches are recorded before they are handed out, each as a `Recorded`, so that an output can tell when
+    /// one comes again. Called before `connect`, and only when `replay` is `ByOffset`.
+    fn record(&mut self, _cuts: Cuts) {}
 
     /// Opens connections. May be called again after an error.
     ///

@@ -395,7 +395,7 @@ fn each_label_holds_one_known_component() {
     check(
         &format!(
             "inputs:\n  Bad One: {{ broker: {good} }}\n  a:\n  b: {{ brokr: {good} }}\n  c: {{ broker: {good}, none: {{}} }}\n  d: {{ none: {{}} }}\n  broker: {good}\n\
-             outputs:\n  o: {{ none: {{}}, when: [x] }}\nsteps:\n  - script\n  - script: a\n    other: b\ndead_letter: none\narchive: {{ none: {{}} }}\ndelivery: exactly_once\n"
+             outputs:\n  o: {{ none: {{}}, when: [x] }}\nsteps:\n  - script\n  - script: a\n    other: b\ndead_letter: none\narchive: {{ none: {{}} }}\n"
         ),
         &[
             "2:3 bad-label: `Bad One` cannot be a label (lower-case letters, digits, `_` and `-` only)",
@@ -409,7 +409,6 @@ fn each_label_holds_one_known_component() {
             "13:5 one-component: `steps[1]` holds 2 keys instead of one step: `script`, `other` (one too many)",
             "14:1 one-component: `dead_letter` names no output (which output?)",
             "15:1 not-available: `archive` is not available in this version (cannot be honoured yet)",
-            "16:11 not-available: `exactly_once` is not available in this version (cannot be honoured yet)",
         ],
     );
 }
@@ -425,6 +424,19 @@ fn a_guarantee_needs_parts_that_give_it() {
     check(
         &file(0),
         &["1:11 delivery-impossible: input `i` cannot give `at_least_once` (what it reads never comes again)"],
+    );
+}
+
+#[test]
+fn exactly_once_needs_one_output_that_recognises() {
+    check(
+        "inputs: { i: { broker: { url: a://b, topics: x, qos: 1 } } }\noutputs:\n  o: { none: }\n  p: { none: }\ndead_letter: { none: }\ndelivery: exactly_once\n",
+        &[
+            "1:11 delivery-impossible: input `i` cannot give `exactly_once` (it cannot hand out the same ranges again)",
+            "3:3 delivery-impossible: output `o` cannot give `exactly_once` (it cannot tell that a message comes again)",
+            "4:3 delivery-impossible: output `p` cannot give `exactly_once` (it cannot tell that a message comes again)",
+            "6:11 delivery-impossible: `exactly_once` needs a single output, and there are 2 (more than one output)",
+        ],
     );
 }
 

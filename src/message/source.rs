@@ -1,5 +1,5 @@
 //! What an input read: bytes, and where in them each message lies.
-use std::{any::Any, fmt, sync::Arc};
+use std::{any::Any, fmt, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
@@ -64,6 +64,16 @@ pub struct Captures {
     pub filters: Vec<Vec<(String, usize)>>,
 }
 
+/// The messages are a range that the input has recorded before it handed them out. After a crash the same range comes
+/// again, whole and alone, under the same name: an output that remembers the name writes it once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Unlike that of any other range, of this input and of those of other pipelines.
+    pub name: String,
+    /// Another instance may have tried to write the range before; it started to before this.
+    pub inherited: Option<Instant>,
+}
+
 /// What one read of an input brought: an arena of bytes and one `Origin` a message.
 pub struct Source {
     input: Arc<str>,
@@ -71,6 +81,7 @@ pub struct Source {
     origins: Vec<Origin>,
     headers: Vec<Header>,
     captures: Option<Arc<Captures>>,
+    recorded: Option<Recorded>,
     guard: Option<Box<dyn Any + Send + Sync>>,
 }
 
@@ -78,13 +89,24 @@ impl Source {
     /// A source over bytes that the input has read already; every span of `origins` and `headers` points into `bytes`.
     /// `input` is the component's name, for example `mqtt`.
     pub fn new(input: impl Into<Arc<str>>, bytes: Bytes, origins: Vec<Origin>, headers: Vec<Header>) -> Self {
-        Self { input: input.into(), bytes, origins, headers, captures: None, guard: None }
+        Self { input: input.into(), bytes, origins, headers, captures: None, recorded: None, guard: None }
     }
 
     /// The same, with names for topic levels.
     pub fn with_captures(mut self, captures: Arc<Captures>) -> Self {
         self.captures = Some(captures);
         self
+    }
+
+    /// The same, as a range that is recorded.
+    pub fn with_recorded(mut self, recorded: Recorded) -> Self {
+        self.recorded = Some(recorded);
+        self
+    }
+
+    /// The range that it is, if it was recorded.
+    pub fn recorded(&self) -> Option<&Recorded> {
+        self.recorded.as_ref()
     }
 
     /// Name of the component that read it.

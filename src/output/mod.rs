@@ -35,9 +35,24 @@ pub struct OutputContext {
     pub label: String,
     /// Counters. The pipeline counts deliveries and retries itself.
     pub metrics: ComponentMetrics,
+    /// What is asked of it about messages that come again after a crash.
+    pub once: Once,
     /// The output may report trouble here that no write has met yet, and its end. The pipeline reports what `connect`
     /// and writes answer.
     pub health: Health,
+}
+
+/// What is asked of an output about messages that come again after a crash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Once {
+    /// They may be written twice.
+    #[default]
+    No,
+    /// Parcels are ranges that were recorded (`Parcel::recorded`): one that comes again leaves its rows once if the
+    /// outside world allows it. The output says in the log whether it does.
+    IfPossible,
+    /// The same, and without that it does not connect.
+    Demanded,
 }
 
 /// How the pipeline gathers messages into one write. A write starts when any bound is reached.
@@ -70,6 +85,11 @@ pub type Delivery = BoxFuture<'static, Result<(), WriteError>>;
 pub trait Output: Send {
     /// How much to hand over at a time.
     fn limits(&self) -> WriteLimits;
+
+    /// Whether it can tell that a recorded range comes again, and leave its messages once.
+    fn recognises(&self) -> bool {
+        false
+    }
 
     /// Opens connections, learns schemas. May be called again after an error.
     ///
@@ -135,6 +155,9 @@ pub struct WriteError {
     pub rejected: Vec<Rejection>,
     /// Messages to write again, unchanged, after a pause.
     pub retry: Option<Retry>,
+    /// Nothing of a recorded range was written, and it can only be written in smaller pieces: why. What else stands here
+    /// besides rejections does not count then.
+    pub divide: Option<String>,
 }
 
 /// One message that an output can never accept.
@@ -169,17 +192,21 @@ pub enum Pending {
 impl WriteError {
     /// Nothing is known to be written; try all of it again.
     pub fn retry(reason: impl Into<String>) -> Self {
-        Self { rejected: Vec::new(), retry: Some(Retry { reason: reason.into(), messages: Pending::All }) }
+        Self {
+            rejected: Vec::new(),
+            retry: Some(Retry { reason: reason.into(), messages: Pending::All }),
+            divide: None,
+        }
     }
 
     /// All others are confirmed; these can never be accepted.
     pub fn rejected(rejected: Vec<Rejection>) -> Self {
-        Self { rejected, retry: None }
+        Self { rejected, retry: None, divide: None }
     }
 
     /// `Ok` when nothing is left to do.
     pub fn into_result(self) -> Result<(), Self> {
-        if self.rejected.is_empty() && self.retry.is_none() { Ok(()) } else { Err(self) }
+        if self == Self::default() { Ok(()) } else { Err(self) }
     }
 }
 
@@ -197,7 +224,7 @@ mod tests {
     pub(super) fn context() -> OutputContext {
         let metrics = Metrics::new().component("test", "output", "test");
         let health = HealthBoard::default().add("test/output/test", metrics.up.clone());
-        OutputContext { pipeline: "test".to_owned(), label: "test".to_owned(), metrics, health }
+        OutputContext { pipeline: "test".to_owned(), label: "test".to_owned(), metrics, once: Once::No, health }
     }
 
     pub(super) fn parcel(payloads: &[&str]) -> Parcel {

@@ -1,7 +1,7 @@
 //! What one write hands to an output.
 use std::sync::Arc;
 
-use crate::message::{Batch, MessageRef};
+use crate::message::{Batch, MessageRef, Recorded};
 
 /// Messages of one or more batches, in order, that are written together. Cloning copies no payload.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +42,11 @@ impl Parcel {
     /// Payload bytes of all messages.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The range that it is, or is left of, when its input records ranges. Such a parcel holds one batch.
+    pub fn recorded(&self) -> Option<&Recorded> {
+        self.parts.first().and_then(|batch| batch.source().recorded())
     }
 
     /// The batches it is made of.

@@ -3,8 +3,10 @@ use std::time::Duration;
 
 use super::run::{InputPart, Limits, OutputPart, Pipeline, StepPart};
 use crate::{
-    config::{self, Component},
+    config::{self, Component, Delivery},
     diagnostic::Diagnostic,
+    input::Replay,
+    output::Once,
     registry::Registry,
     script::Condition,
     spec::Spec,
@@ -60,8 +62,21 @@ impl Pipeline {
             in_flight_bytes_max: config.limits.in_flight_bytes_max,
             shutdown_timeout: Duration::from_millis(config.limits.shutdown_timeout_ms),
         };
-        let pipeline = Self { name: config.name.clone(), inputs, outputs, dead_letter, limits };
+        let once = once(config.delivery, &inputs, &outputs);
+        let pipeline = Self { name: config.name.clone(), inputs, outputs, dead_letter, limits, once };
         if faults.is_empty() { Ok(pipeline) } else { Err(faults) }
+    }
+}
+
+/// Every message once needs inputs that record what they hand out, and one output that recognises what comes again.
+/// With several, a batch that has to be divided for one of them would come to the others under other names.
+fn once(delivery: Option<Delivery>, inputs: &[InputPart], outputs: &[OutputPart]) -> Once {
+    let can = inputs.iter().all(|part| part.input.replay() == Replay::ByOffset)
+        && matches!(outputs, [part] if part.output.recognises());
+    match delivery {
+        Some(Delivery::ExactlyOnce) if can => Once::Demanded,
+        None if can => Once::IfPossible,
+        _ => Once::No,
     }
 }
 

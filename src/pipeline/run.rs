@@ -16,10 +16,10 @@ use super::{
 };
 use crate::{
     ack::Ack,
-    input::{Input, InputContext, Replay},
+    input::{Cuts, Input, InputContext, Replay},
     message::Batch,
     metrics::{ComponentMetrics, Health, HealthBoard, Metrics, PipelineMetrics},
-    output::{Output, OutputContext},
+    output::{Once, Output, OutputContext, WriteLimits},
     script::Condition,
     step::Step,
 };
@@ -31,6 +31,8 @@ pub struct Pipeline {
     pub outputs: Vec<OutputPart>,
     pub dead_letter: Option<Box<dyn Output>>,
     pub limits: Limits,
+    /// Whether its parts leave every message once, also after a crash.
+    pub once: Once,
 }
 
 /// An input and the steps of its lane.
@@ -63,6 +65,9 @@ pub struct Limits {
     pub shutdown_timeout: Duration,
 }
 
+/// So many recorded ranges fit into the budget: some are gathered, some under way.
+const RANGES_IN_FLIGHT: usize = 8;
+
 /// What pipelines share in one process.
 #[derive(Clone)]
 pub struct Environment {
@@ -81,8 +86,11 @@ impl Environment {
 }
 
 impl Pipeline {
-    /// What the pipeline promises, from what its inputs can repeat.
+    /// What the pipeline promises, from what its inputs can repeat and its output recognises.
     pub fn guarantee(&self) -> &'static str {
+        if self.once != Once::No {
+            return "exactly_once";
+        }
         match self.inputs.iter().map(|i| i.input.replay()).min() {
             Some(Replay::Never) => "best_effort",
             _ => "at_least_once",
@@ -116,8 +124,16 @@ impl Pipeline {
         metrics: &PipelineMetrics,
         stop: CancellationToken,
     ) -> Result<(), PipelineError> {
-        let Self { name, inputs, outputs, dead_letter, limits } = self;
+        let Self { name, mut inputs, outputs, dead_letter, limits, once } = self;
         let budget = Budget::new(limits.in_flight_bytes_max, metrics.clone());
+        if once != Once::No
+            && let Some(OutputPart { output, .. }) = outputs.first()
+        {
+            // Batches are cut where they are recorded, so the input makes them as large as the output wants them.
+            let WriteLimits { messages_max, bytes_max, linger, .. } = output.limits();
+            let bytes_max = bytes_max.min(limits.in_flight_bytes_max / RANGES_IN_FLIGHT);
+            inputs.iter_mut().for_each(|part| part.input.record(Cuts { messages_max, bytes_max, linger }));
+        }
         // A failed part ends the pipeline by cancelling this; a stop from outside cancels it too.
         let reading = stop.child_token();
         let close_within = Duration::from_secs(5);
@@ -126,11 +142,12 @@ impl Pipeline {
         let dead_letter_jobs = dead_letter.map(|output| {
             let (component, health) = environment.component(&name, "dead_letter", "dead_letter");
             let refused = ToFiles { folder: environment.state.join("dead-letter"), health: health.clone() };
+            let label = "dead_letter".into();
             let context =
-                OutputContext { pipeline: name.to_string(), label: "dead_letter".into(), metrics: component, health };
+                OutputContext { pipeline: name.to_string(), label, metrics: component, once: Once::No, health };
             let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
             let delivered = Some(metrics.dead_lettered.clone());
-            let writer = Writer { output, context, refused: Arc::new(refused), delivered };
+            let writer = Writer { output, context, refused: Arc::new(refused), delivered, ranges: false };
             dead_letter_writer.spawn(writer.run(waiting, close_within));
             jobs
         });
@@ -142,9 +159,10 @@ impl Pipeline {
             let (component, health) = environment.component(&name, "output", &label);
             let stage = format!("outputs.{label}");
             let refused = ToDeadLetters { letters: letters.clone(), stage: stage.clone() };
-            let context = OutputContext { pipeline: name.to_string(), label, metrics: component, health };
+            let context = OutputContext { pipeline: name.to_string(), label, metrics: component, once, health };
             let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
-            let writer = Writer { output, context, refused: Arc::new(refused), delivered: None };
+            let ranges = once != Once::No;
+            let writer = Writer { output, context, refused: Arc::new(refused), delivered: None, ranges };
             writers.spawn(writer.run(waiting, close_within));
             let mut when = when.into_iter();
             for lane in &mut routes {

@@ -159,6 +159,7 @@ fn bench(batches: &[&[&str]], out: Box<dyn Output>, dead_letter: Option<Box<dyn 
         outputs: vec![OutputPart { label: "out".into(), output: out, when: vec![] }],
         dead_letter,
         limits: Limits { in_flight_bytes_max: 1 << 20, shutdown_timeout: Duration::from_secs(20) },
+        once: Default::default(),
     };
     let environment =
         Environment { metrics: Metrics::new(), health: HealthBoard::default(), state: state.path().to_owned() };
@@ -251,8 +252,12 @@ async fn part_retried_part_rejected_part_delivered() {
         let rejected = vec![Rejection { index: 1, code: "too-large".into(), reason: "too large".into() }];
         let retry = Retry { reason: "busy".into(), messages: Pending::Only(vec![2, 3]) };
         Some(match tries {
-            1 => Err(WriteError { rejected, retry: Some(retry) }),
-            2 => Err(WriteError { rejected, retry: Some(Retry { reason: "busy".into(), messages: Pending::All }) }),
+            1 => Err(WriteError { rejected, retry: Some(retry), divide: None }),
+            2 => Err(WriteError {
+                rejected,
+                retry: Some(Retry { reason: "busy".into(), messages: Pending::All }),
+                divide: None,
+            }),
             _ => Ok(()),
         })
     });
@@ -375,7 +380,7 @@ async fn a_split_message_is_acknowledged_when_all_its_parts_have_ended() {
         if payloads.len() == 3 {
             let rejected = vec![Rejection { index: 1, code: "too-large".into(), reason: "too large".into() }];
             let retry = Retry { reason: "busy".into(), messages: Pending::Only(vec![2]) };
-            return Some(Err(WriteError { rejected, retry: Some(retry) }));
+            return Some(Err(WriteError { rejected, retry: Some(retry), divide: None }));
         }
         Some(if tries < 4 { Err(WriteError::retry("busy")) } else { Ok(()) })
     });
@@ -392,7 +397,7 @@ async fn a_split_message_is_acknowledged_when_all_its_parts_have_ended() {
 async fn a_split_message_of_which_one_part_never_arrives_is_not_acknowledged() {
     let (out, _) = output(|payloads| {
         let retry = Retry { reason: "busy".into(), messages: Pending::Only(vec![payloads.len() as u32 - 1]) };
-        Some(Err(WriteError { rejected: Vec::new(), retry: Some(retry) }))
+        Some(Err(WriteError { rejected: Vec::new(), retry: Some(retry), divide: None }))
     });
     let mut bench = splitting(&[&["[1, 2, 3]"]], out, None);
     bench.pipeline.limits.shutdown_timeout = Duration::from_secs(5);

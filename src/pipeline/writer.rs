@@ -15,7 +15,10 @@ use super::{
     backoff::Backoff,
     batcher::{Batcher, Job, Write},
 };
-use crate::output::{Output, OutputContext, Parcel, Pending, Rejection, WriteError};
+use crate::{
+    ack::Ack,
+    output::{Output, OutputContext, Parcel, Pending, Rejection, WriteError},
+};
 
 /// Where messages go that an output can never accept.
 #[async_trait]
@@ -35,6 +38,8 @@ pub struct Writer {
     pub refused: Arc<dyn Refused>,
     /// Counts confirmed messages beside the output's own counter: the pipeline's dead letters.
     pub delivered: Option<Counter>,
+    /// Every job is a write by itself: a range that its input has recorded.
+    pub ranges: bool,
 }
 
 /// Jobs that may wait in front of a writer. The bytes are bounded by the budget; this bounds their number.
@@ -50,7 +55,10 @@ impl Writer {
     pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>, close_within: Duration) -> Result<(), PipelineError> {
         let mut backoff = Backoff::default();
         self.connect(&mut backoff).await;
-        let limits = self.output.limits();
+        let mut limits = self.output.limits();
+        if self.ranges {
+            (limits.messages_max, limits.linger) = (1, Duration::ZERO);
+        }
         let mut batcher = Batcher::new(limits);
         let mut in_flight = InFlight::new();
         let mut again = Vec::new();
@@ -113,12 +121,18 @@ impl Writer {
         result: Result<(), WriteError>,
         instead: &mut Vec<Job>,
     ) -> Result<Option<Write>, PipelineError> {
-        let WriteError { rejected, retry } = result.err().unwrap_or_default();
+        let WriteError { rejected, retry, divide } = result.err().unwrap_or_default();
         let metrics = &self.context.metrics;
         metrics.write_seconds.observe(started.elapsed().as_secs_f64());
         if !rejected.is_empty() {
             metrics.rejected.inc_by(rejected.len() as u64);
             instead.extend(self.refused.take(&write, &rejected).await?);
+        }
+        if let Some(reason) = divide {
+            metrics.retries.inc();
+            self.context.health.fault(reason);
+            write.acks.into_iter().for_each(Ack::divide);
+            return Ok(None);
         }
         let Some(retry) = retry else {
             self.count_delivered(write.parcel.len() - rejected.len());

@@ -38,10 +38,12 @@ pub enum Found {
 }
 
 /// What a correct section makes, as far as lint needs to know.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Promise {
     /// For an input: what becomes of messages that are not acknowledged.
     pub replay: Option<Replay>,
+    /// For an output: it recognises what comes again.
+    pub recognises: bool,
     /// For a step: what keeps its scripts from being compiled.
     pub notes: Vec<Fault>,
 }
@@ -215,11 +217,13 @@ impl Found {
     pub fn check(&self, section: &Section) -> Result<Promise, Vec<Fault>> {
         match self {
             Self::Input(spec) => {
-                (spec.build)(section).map(|input| Promise { replay: Some(input.replay()), notes: Vec::new() })
+                (spec.build)(section).map(|input| Promise { replay: Some(input.replay()), ..Promise::default() })
             }
-            Self::Step(spec) => (spec.build)(section).map(|step| Promise { replay: None, notes: step.notes() }),
-            Self::Output(spec) => (spec.build)(section).map(|_| Promise { replay: None, notes: Vec::new() }),
-            Self::Plugin(step) => step.build(section).map(|_| Promise { replay: None, notes: Vec::new() }),
+            Self::Step(spec) => (spec.build)(section).map(|step| Promise { notes: step.notes(), ..Promise::default() }),
+            Self::Output(spec) => {
+                (spec.build)(section).map(|output| Promise { recognises: output.recognises(), ..Promise::default() })
+            }
+            Self::Plugin(step) => step.build(section).map(|_| Promise::default()),
         }
     }
 }

@@ -123,6 +123,11 @@ impl Streamer {
         self.wait()
     }
 
+    /// Sends it a signal: `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        signal(name, self.pid());
+    }
+
     /// Waits until it ends by itself.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {

@@ -128,6 +128,11 @@ impl Server {
         .await
     }
 
+    /// Longest time for one request.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     async fn limit<T>(&self, request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         tokio::time::timeout(self.timeout, request).await.unwrap_or(Err(Failure::Timeout))
     }

@@ -1,25 +1,27 @@
 //! The thread that owns the consumer. Everything that touches the group happens on it: polling, the callbacks of a
-//! rebalance, storing positions, commits. So a commit can never run beside a rebalance; an output that wants to write
-//! more than positions into a commit finds its place here.
+//! rebalance, storing positions, commits. So a commit can never run beside a rebalance, and no record of a partition is
+//! committed after the partition was taken away.
 use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rdkafka::{
     ClientContext, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance},
+    consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol},
     error::{KafkaError, KafkaResult},
-    types::RDKafkaErrorCode as Code,
+    types::{RDKafkaErrorCode as Code, RDKafkaRespErr as Response},
 };
 use tracing::{debug, info, warn};
 
 use super::{
     assignment::{Assignment, Place},
-    draft::Draft,
+    ledger::{Entry, Ledger},
     mailbox::Mailbox,
+    plan::Record,
+    reading::Reading,
 };
 use crate::{
     ack::Outcome,
@@ -34,6 +36,10 @@ const STALL: Duration = Duration::from_secs(1);
 const REVOKE_TIME: Duration = Duration::from_secs(5);
 /// How often topics that are not there are looked for.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
+/// How long Kafka has to say what is committed.
+const ASK_TIME: Duration = Duration::from_secs(5);
+/// How often that is asked when partitions are assigned, before the input starts over.
+const ASK_ATTEMPTS: usize = 6;
 
 /// Bounds of one batch.
 #[derive(Clone, Copy, Debug)]
@@ -48,15 +54,41 @@ pub struct Group {
     pub mailbox: Arc<Mailbox>,
     pub metrics: ComponentMetrics,
     pub label: String,
-    assignment: Mutex<Assignment>,
+    books: Mutex<Books>,
     /// Partitions taken away since the reading loop looked last.
     gone: Mutex<Vec<Place>>,
 }
 
+/// What is kept of the partitions that are ours.
+#[derive(Debug)]
+pub enum Books {
+    /// Up to where each is settled. Librdkafka commits that.
+    Positions(Assignment),
+    /// Which ranges are recorded, too. Committed by hand, since librdkafka would commit without the record.
+    Plans(Ledger),
+}
+
+/// A number that no chain of ranges had before: the time, and some dice.
+pub fn new_epoch() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+    (now << 16) | u64::from(rand::random::<u16>())
+}
+
 impl Group {
     /// No partitions yet.
-    pub fn new(watch: Arc<Watch>, mailbox: Arc<Mailbox>, metrics: ComponentMetrics, label: String) -> Self {
-        Self { watch, mailbox, metrics, label, assignment: Mutex::default(), gone: Mutex::default() }
+    pub fn new(
+        watch: Arc<Watch>,
+        mailbox: Arc<Mailbox>,
+        metrics: ComponentMetrics,
+        label: String,
+        books: Books,
+    ) -> Self {
+        Self { watch, mailbox, metrics, label, books: Mutex::new(books), gone: Mutex::default() }
+    }
+
+    /// The books. Nobody holds them for long, and nobody during a call into librdkafka.
+    pub fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock()
     }
 
     /// Takes the answers in and stores the positions that moved.
@@ -65,18 +97,27 @@ impl Group {
         if answers.is_empty() {
             return;
         }
-        let mut assignment = self.assignment.lock();
+        let mut divided = Vec::new();
+        let mut positions = TopicPartitionList::new();
         for (token, outcome) in answers {
             if outcome == Outcome::Undelivered {
                 // Its positions stay open for good, so nothing behind it could ever be committed.
                 self.mailbox.fail("a batch was not delivered; reading again from the last committed positions".into());
             }
-            assignment.settle(token, outcome);
+            match &mut *self.books() {
+                Books::Positions(assignment) => assignment.settle(token, outcome),
+                Books::Plans(ledger) => divided.extend(ledger.settle(token, outcome)),
+            }
+            if outcome == Outcome::Divide {
+                self.commit_records(consumer, std::mem::take(&mut divided));
+                self.mailbox.fail("a batch cannot be written as a whole; reading it again in smaller pieces".into());
+            }
         }
-        let mut positions = TopicPartitionList::new();
-        for (topic, partition, position) in assignment.take_positions() {
-            if let Err(error) = positions.add_partition_offset(topic, partition, Offset::Offset(position)) {
-                debug!(topic, partition, position, %error, "cannot note a position");
+        if let Books::Positions(assignment) = &mut *self.books() {
+            for (topic, partition, position) in assignment.take_positions() {
+                if let Err(error) = positions.add_partition_offset(topic, partition, Offset::Offset(position)) {
+                    debug!(topic, partition, position, %error, "cannot note a position");
+                }
             }
         }
         if positions.count() > 0
@@ -87,10 +128,120 @@ impl Group {
         }
     }
 
+    /// Records ranges that end at `cuts`, and the positions that moved. True when Kafka has confirmed all of it.
+    pub fn record(&self, consumer: &BaseConsumer<Self>, cuts: &[(Place, i64)]) -> bool {
+        if !self.ask_back(consumer) {
+            return false;
+        }
+        let entries = match &*self.books() {
+            Books::Plans(ledger) => ledger.propose(cuts),
+            Books::Positions(_) => return true,
+        };
+        entries.is_empty() || self.commit_records(consumer, entries)
+    }
+
+    /// Commits records and waits for the answer. True when all are confirmed.
+    fn commit_records(&self, consumer: &BaseConsumer<Self>, mut entries: Vec<Entry>) -> bool {
+        match &*self.books() {
+            Books::Plans(ledger) => ledger.still_ours(&mut entries),
+            Books::Positions(_) => return false,
+        }
+        if consumer.assignment_lost() {
+            return false;
+        }
+        // One commit a topic: when only some partitions are refused, the answer may still be yes.
+        entries.sort_by(|a, b| a.place.cmp(&b.place));
+        let mut all_done = true;
+        for chunk in entries.chunk_by(|a, b| a.place.0 == b.place.0) {
+            let mut list = TopicPartitionList::new();
+            for entry in chunk {
+                let Record { offset, text } = entry.record();
+                let mut element = list.add_partition(&entry.place.0, entry.place.1);
+                element.set_metadata(text);
+                if let Err(error) = element.set_offset(Offset::Offset(offset)) {
+                    debug!(topic = entry.place.0, partition = entry.place.1, offset, %error, "cannot note a position");
+                }
+            }
+            let result = consumer.commit(&list, CommitMode::Sync);
+            let is_done = result.is_ok();
+            self.commit_fault(result);
+            if let Books::Plans(ledger) = &mut *self.books() {
+                if is_done { ledger.confirm(chunk.to_vec()) } else { ledger.doubt(chunk.to_vec()) }
+            }
+            all_done &= is_done;
+        }
+        all_done
+    }
+
+    /// After a commit that failed: asks Kafka what it has. False when that is not known yet, or somebody else's.
+    fn ask_back(&self, consumer: &BaseConsumer<Self>) -> bool {
+        let doubted = match &*self.books() {
+            Books::Plans(ledger) => ledger.doubted(),
+            Books::Positions(_) => return true,
+        };
+        if doubted.is_empty() {
+            return true;
+        }
+        let found = match committed(consumer, &doubted) {
+            Ok(found) => found,
+            Err(error) => {
+                debug!(input = self.label, %error, "committed positions not known");
+                return false;
+            }
+        };
+        for (place, record) in found {
+            let Books::Plans(ledger) = &mut *self.books() else { return false };
+            if let Err(foreign) = ledger.read_back(&place, record) {
+                let (topic, partition) = &foreign.place;
+                self.mailbox.fail(format!(
+                    "somebody else has moved the group's position in topic `{topic}`, partition {partition}; reading \
+                     again from there"
+                ));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Partitions become ours: learns what is recorded of them, and sets in `partitions` where reading goes on.
+    fn restore(&self, consumer: &BaseConsumer<Self>, partitions: &mut TopicPartitionList) {
+        let places = places(partitions);
+        for _ in 0..ASK_ATTEMPTS {
+            match committed(consumer, &places) {
+                Ok(found) => {
+                    for (place, record) in found {
+                        if let Some(record) = &record {
+                            let start = Offset::Offset(record.offset);
+                            if let Err(error) = partitions.set_partition_offset(&place.0, place.1, start) {
+                                self.mailbox.fail(format!("cannot set where reading starts: {error}"));
+                            }
+                        }
+                        if let Books::Plans(ledger) = &mut *self.books() {
+                            ledger.assign(&place, record, new_epoch());
+                        }
+                    }
+                    return;
+                }
+                Err(error) => debug!(input = self.label, %error, "committed positions not known"),
+            }
+            if self.mailbox.stop_by().is_some() {
+                break;
+            }
+        }
+        // Without their record the partitions must not be read.
+        self.mailbox.fail("Kafka does not say which positions the group has committed; connecting again".into());
+    }
+
     /// Commits what is stored and waits for the answer.
     fn commit(&self, consumer: &BaseConsumer<Self>) {
         if self.watch.is_down() {
             // It would wait for a broker for as long as a session lasts.
+            return;
+        }
+        if matches!(&*self.books(), Books::Plans(_)) {
+            if !self.record(consumer, &[]) {
+                debug!(input = self.label, "the last positions are not committed");
+            }
             return;
         }
         match consumer.commit_consumer_state(CommitMode::Sync) {
@@ -101,14 +252,51 @@ impl Group {
         }
     }
 
+    fn after_rebalance(&self, response: Response, partitions: &TopicPartitionList) {
+        if response == Response::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            info!(input = self.label, partitions = partitions.count(), "partitions assigned");
+            self.watch.up();
+            self.watch.fault("consumer", None);
+        } else if response == Response::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS {
+            info!(input = self.label, partitions = partitions.count(), "partitions revoked");
+        }
+    }
+
+    /// Tells of a commit that failed, until one succeeds.
+    fn commit_fault(&self, result: KafkaResult<()>) {
+        let code = result.as_ref().err().and_then(KafkaError::rdkafka_error_code);
+        let fault = match result {
+            Ok(()) => None,
+            Err(_) if code == Some(Code::NoOffset) => None,
+            // Part of every rebalance; the positions are committed by the next owner.
+            Err(_)
+                if matches!(
+                    code,
+                    Some(
+                        Code::RebalanceInProgress
+                            | Code::IllegalGeneration
+                            | Code::UnknownMemberId
+                            | Code::StaleMemberEpoch
+                    )
+                ) =>
+            {
+                return;
+            }
+            Err(error) => Some(format!(
+                "Kafka does not take the group's positions: {error}; after a restart messages would come again"
+            )),
+        };
+        self.watch.fault("commit", fault);
+    }
+
     /// Partitions are about to go: waits for their batches, then stores and commits.
     fn release(&self, consumer: &BaseConsumer<Self>, places: &[Place]) {
         let goes = |topic: &str, partition: i32| places.iter().any(|(t, p)| t == topic && *p == partition);
         let waiting = self.mailbox.withdraw(|m| !goes(m.topic(), m.origin().partition));
-        {
-            let mut assignment = self.assignment.lock();
-            for token in waiting {
-                assignment.withdraw(token, places);
+        for token in waiting {
+            match &mut *self.books() {
+                Books::Positions(assignment) => assignment.withdraw(token, places),
+                Books::Plans(ledger) => ledger.withdraw(token, places),
             }
         }
         if !consumer.assignment_lost() {
@@ -120,15 +308,21 @@ impl Group {
                     deadline = deadline.min(stop_by).min(Instant::now());
                 }
                 let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() || !self.assignment.lock().is_open(places) {
+                let is_open = match &*self.books() {
+                    Books::Positions(assignment) => assignment.is_open(places),
+                    Books::Plans(ledger) => ledger.is_open(places),
+                };
+                if left.is_zero() || !is_open {
                     break;
                 }
                 self.mailbox.wait(left, false);
             }
             self.commit(consumer);
         }
-        let mut assignment = self.assignment.lock();
-        places.iter().for_each(|(topic, partition)| assignment.revoke(topic, *partition));
+        match &mut *self.books() {
+            Books::Positions(assignment) => places.iter().for_each(|(topic, p)| assignment.revoke(topic, *p)),
+            Books::Plans(ledger) => places.iter().for_each(|place| ledger.revoke(place)),
+        }
         self.gone.lock().extend_from_slice(places);
     }
 }
@@ -150,50 +344,65 @@ impl ClientContext for Group {
 }
 
 impl ConsumerContext for Group {
-    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        match rebalance {
-            Rebalance::Assign(partitions) => {
-                let mut assignment = self.assignment.lock();
-                for (topic, partition) in places(partitions) {
-                    assignment.assign(&topic, partition);
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, response: Response, partitions: &mut TopicPartitionList) {
+        let is_cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        let done = match response {
+            Response::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                let restores = match &mut *self.books() {
+                    Books::Positions(assignment) => {
+                        places(partitions).iter().for_each(|(topic, p)| assignment.assign(topic, *p));
+                        false
+                    }
+                    Books::Plans(_) => true,
+                };
+                if restores {
+                    self.restore(consumer, partitions);
                 }
+                if is_cooperative { consumer.incremental_assign(partitions) } else { consumer.assign(partitions) }
             }
-            Rebalance::Revoke(partitions) => self.release(consumer, &places(partitions)),
-            Rebalance::Error(_) => {}
-        }
-    }
-
-    fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        match rebalance {
-            Rebalance::Assign(partitions) => {
-                info!(input = self.label, partitions = partitions.count(), "partitions assigned");
-                self.watch.up();
-                self.watch.fault("consumer", None);
+            Response::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
+                self.release(consumer, &places(partitions));
+                if is_cooperative { consumer.incremental_unassign(partitions) } else { consumer.unassign() }
             }
-            Rebalance::Revoke(partitions) => {
-                info!(input = self.label, partitions = partitions.count(), "partitions revoked");
+            other => {
+                warn!(input = self.label, error = %KafkaError::Rebalance(other.into()), "rebalance failed");
+                consumer.unassign()
             }
-            Rebalance::Error(error) => warn!(input = self.label, %error, "rebalance failed"),
+        };
+        match done {
+            Ok(()) => self.after_rebalance(response, partitions),
+            Err(error) => self.mailbox.fail(format!("cannot take part in a rebalance: {error}")),
         }
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _positions: &TopicPartitionList) {
-        let fault = match result {
-            Ok(()) | Err(KafkaError::ConsumerCommit(Code::NoOffset)) => None,
-            // Part of every rebalance; the positions are committed by the next owner.
-            Err(KafkaError::ConsumerCommit(
-                Code::RebalanceInProgress | Code::IllegalGeneration | Code::UnknownMemberId | Code::StaleMemberEpoch,
-            )) => return,
-            Err(error) => Some(format!(
-                "Kafka does not take the group's positions: {error}; after a restart messages would come again"
-            )),
-        };
-        self.watch.fault("commit", fault);
+        self.commit_fault(result);
     }
 }
 
 fn places(partitions: &TopicPartitionList) -> Vec<Place> {
     partitions.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect()
+}
+
+/// What Kafka has committed of `places`.
+fn committed(consumer: &BaseConsumer<Group>, places: &[Place]) -> KafkaResult<Vec<(Place, Option<Record>)>> {
+    let mut asked = TopicPartitionList::new();
+    for (topic, partition) in places {
+        asked.add_partition(topic, *partition);
+    }
+    let answer = consumer.committed_offsets(asked, ASK_TIME)?;
+    let found = answer.elements();
+    found
+        .iter()
+        .map(|element| {
+            element.error()?;
+            let record = match element.offset() {
+                Offset::Offset(offset) => Some(Record { offset, text: element.metadata().to_owned() }),
+                _ => None,
+            };
+            Ok(((element.topic().to_owned(), element.partition()), record))
+        })
+        .collect()
 }
 
 /// What is wrong with topics that cannot be read, if any is. Blocks for up to `timeout` for each.
@@ -225,18 +434,15 @@ pub fn missing_topics(
 }
 
 /// Reads until it is told to stop or cannot go on. Runs on a thread of its own and ends with it.
-pub fn run(consumer: BaseConsumer<Group>, topics: &[String], bounds: Bounds, mut some_missing: bool) {
+pub fn run(consumer: BaseConsumer<Group>, topics: &[String], reading: &mut dyn Reading, mut some_missing: bool) {
     let group = consumer.context().clone();
     let mailbox = &group.mailbox;
-    let mut draft = Draft::new();
     let mut full_since: Option<Instant> = None;
     let mut paused = false;
     let mut looked = Instant::now();
     while mailbox.stop_by().is_none() && !mailbox.has_failed() {
         group.absorb(&consumer);
-        if !draft.is_empty() && mailbox.has_room() {
-            offer(&group, std::mem::replace(&mut draft, Draft::new()));
-        }
+        reading.offer(&group, &consumer);
         if some_missing && looked.elapsed() >= LOOK_AGAIN {
             looked = Instant::now();
             if let Ok(missing) = missing_topics(&consumer, topics, Duration::from_secs(2)) {
@@ -244,17 +450,16 @@ pub fn run(consumer: BaseConsumer<Group>, topics: &[String], bounds: Bounds, mut
                 group.watch.fault("topics", some_missing.then(|| missing.join("; ")));
             }
         }
-        let full = draft.len() >= bounds.messages_max || draft.bytes() >= bounds.bytes_max;
-        if full {
+        if reading.is_full() {
             let stalled = full_since.get_or_insert_with(Instant::now).elapsed();
             if stalled < STALL {
-                mailbox.wait(STALL - stalled, true);
+                mailbox.wait(STALL - stalled, reading.wants_room());
                 continue;
             }
             // Keeps the membership alive without taking messages. Also pauses what a rebalance has brought meanwhile.
             pause(&consumer, &group.label);
             paused = true;
-            mailbox.wait(Duration::from_millis(100), true);
+            mailbox.wait(Duration::from_millis(100), reading.wants_room());
         } else {
             full_since = None;
             if paused {
@@ -262,18 +467,14 @@ pub fn run(consumer: BaseConsumer<Group>, topics: &[String], bounds: Bounds, mut
                 paused = false;
             }
         }
-        let mut wait = match (paused, draft.is_empty()) {
-            (true, _) => Duration::ZERO,
-            (false, true) => Duration::from_millis(100),
-            (false, false) => Duration::from_millis(5),
-        };
+        let mut wait = if paused { Duration::ZERO } else { reading.patience() };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
         let mut first = true;
         loop {
             match consumer.poll(wait) {
                 Some(Ok(message)) => {
-                    if draft.push(&message, now).is_err() {
-                        mailbox.fail("a batch would hold more than 4 GiB; lower `batch_bytes_max`".into());
+                    if let Err(reason) = reading.push(&group, &message, now) {
+                        mailbox.fail(reason);
                         break;
                     }
                     if std::mem::take(&mut first) {
@@ -290,12 +491,12 @@ pub fn run(consumer: BaseConsumer<Group>, topics: &[String], bounds: Bounds, mut
                     // A rebalance happens inside `poll`, which answers with nothing right after it.
                     let gone = std::mem::take(&mut *group.gone.lock());
                     if !gone.is_empty() {
-                        draft.forget(gone);
+                        reading.forget(gone);
                     }
                     break;
                 }
             }
-            if draft.len() >= bounds.messages_max || draft.bytes() >= bounds.bytes_max {
+            if reading.is_ready() {
                 break;
             }
             wait = Duration::ZERO;
@@ -306,14 +507,6 @@ pub fn run(consumer: BaseConsumer<Group>, topics: &[String], bounds: Bounds, mut
     group.watch.disarm();
     // Leaves the group, unless it is a static member.
     drop(consumer);
-}
-
-fn offer(group: &Group, draft: Draft) {
-    let (batch, ranges) = draft.finish();
-    if !batch.is_empty() {
-        let token = group.assignment.lock().hand_out(ranges);
-        group.mailbox.offer(token, batch);
-    }
 }
 
 fn pause(consumer: &BaseConsumer<Group>, label: &str) {

@@ -47,23 +47,8 @@ impl Draft {
     /// # Errors
     /// `ArenaFull` past 4 GiB; the message was not taken.
     pub fn push(&mut self, message: &BorrowedMessage<'_>, received_at_ms: i64) -> Result<(), ArenaFull> {
+        copy(&mut self.source, message, received_at_ms)?;
         let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
-        self.source.push(message.payload().unwrap_or_default(), |origin, parts| {
-            origin.topic = parts.text(topic)?;
-            origin.key = message.key().map(|key| parts.bytes(key)).transpose()?;
-            origin.partition = partition;
-            origin.offset = offset;
-            origin.timestamp_ms = message.timestamp().to_millis();
-            origin.received_at_ms = received_at_ms;
-            if let Some(headers) = message.headers() {
-                for index in 0..headers.count() {
-                    if let Some((name, value)) = header(headers, index) {
-                        parts.header(origin, &name, value)?;
-                    }
-                }
-            }
-            Ok(())
-        })?;
         self.extend(topic, partition, offset);
         Ok(())
     }
@@ -105,6 +90,29 @@ impl Draft {
         }
         (batch, ranges)
     }
+}
+
+/// Copies a message with its key, headers and metadata.
+///
+/// # Errors
+/// `ArenaFull` past 4 GiB; the message was not taken.
+pub fn copy(source: &mut SourceBuilder, message: &BorrowedMessage<'_>, received_at_ms: i64) -> Result<(), ArenaFull> {
+    source.push(message.payload().unwrap_or_default(), |origin, parts| {
+        origin.topic = parts.text(message.topic())?;
+        origin.key = message.key().map(|key| parts.bytes(key)).transpose()?;
+        origin.partition = message.partition();
+        origin.offset = message.offset();
+        origin.timestamp_ms = message.timestamp().to_millis();
+        origin.received_at_ms = received_at_ms;
+        if let Some(headers) = message.headers() {
+            for index in 0..headers.count() {
+                if let Some((name, value)) = header(headers, index) {
+                    parts.header(origin, &name, value)?;
+                }
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Name and value of a header. The crate's own accessor panics on a name that is not UTF-8, so one odd message would

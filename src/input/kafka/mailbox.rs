@@ -13,12 +13,10 @@ use crate::{
     message::{Batch, MessageRef},
 };
 
-/// Batches that wait for the pipeline at most.
-const BATCHES_MAX: usize = 2;
-
 /// The shared state.
-#[derive(Default)]
 pub struct Mailbox {
+    /// Batches that wait for the pipeline at most.
+    batches_max: usize,
     state: Mutex<State>,
     /// Wakes the consumer's thread: room, answers, the wish to stop.
     changed: Condvar,
@@ -44,6 +42,11 @@ impl Settle for Mailbox {
 
 /// The pipeline's side.
 impl Mailbox {
+    /// Room for `batches_max` batches.
+    pub fn new(batches_max: usize) -> Self {
+        Self { batches_max, state: Mutex::default(), changed: Condvar::new(), ready: Notify::new() }
+    }
+
     /// The next batch and its token. `Err` once the consumer cannot go on.
     ///
     /// Dropping the future loses no batch.
@@ -87,13 +90,18 @@ impl Mailbox {
 impl Mailbox {
     /// True when another batch may be offered.
     pub fn has_room(&self) -> bool {
-        self.state.lock().batches.len() < BATCHES_MAX
+        self.state.lock().batches.len() < self.batches_max
     }
 
     /// Offers a batch. The caller has looked for room.
     pub fn offer(&self, token: u64, batch: Batch) {
         self.state.lock().batches.push_back((token, batch));
         self.ready.notify_one();
+    }
+
+    /// Bytes of the batches that wait for the pipeline.
+    pub fn bytes(&self) -> usize {
+        self.state.lock().batches.iter().map(|(_, batch)| batch.source().bytes().len()).sum()
     }
 
     /// The answers since the last call.
@@ -113,7 +121,7 @@ impl Mailbox {
         let mut state = self.state.lock();
         while state.answers.is_empty()
             && state.stop.is_none()
-            && !(for_room && state.batches.len() < BATCHES_MAX)
+            && !(for_room && state.batches.len() < self.batches_max)
             && !self.changed.wait_until(&mut state, deadline).timed_out()
         {}
     }
@@ -168,7 +176,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_batch_survives_a_dropped_read() {
-        let mailbox = Mailbox::default();
+        let mailbox = Mailbox::new(2);
         assert!(tokio::time::timeout(Duration::from_millis(5), mailbox.next()).await.is_err());
         mailbox.offer(1, batch(&[0]));
         let read = mailbox.next();
@@ -178,7 +186,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_are_withdrawn_before_anyone_saw_them() {
-        let mailbox = Mailbox::default();
+        let mailbox = Mailbox::new(2);
         mailbox.offer(1, batch(&[0, 1, 0]));
         mailbox.offer(2, batch(&[1]));
         assert!(!mailbox.has_room());
@@ -192,7 +200,7 @@ mod tests {
 
     #[test]
     fn waiting_ends_with_an_answer() {
-        let mailbox = std::sync::Arc::new(Mailbox::default());
+        let mailbox = std::sync::Arc::new(Mailbox::new(2));
         let other = mailbox.clone();
         let answering = std::thread::spawn(move || other.settle(3, Outcome::Delivered));
         mailbox.wait(Duration::from_secs(60), false);

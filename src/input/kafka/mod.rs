@@ -12,11 +12,19 @@
 //! commits made by hand during a cooperative rebalance fail in several ways that librdkafka's own do not, see
 //! <https://github.com/confluentinc/librdkafka/issues/4059>.
 //!
+//! For delivery exactly once (`record`), batches are ranges of one partition each. Where a range ends is recorded with the
+//! group's position (`plan`, `ledger`) before it is handed out, and whoever reads the partition next hands out the same
+//! ranges. `reading` has both ways of reading.
+//!
 //! A message without payload (a tombstone) is read as an empty payload.
 mod assignment;
 mod consumer;
 mod draft;
+mod ledger;
 mod mailbox;
+mod plan;
+mod reading;
+mod shelf;
 
 use std::{
     num::NonZeroU32,
@@ -33,10 +41,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use self::{
-    consumer::{Bounds, Group},
+    assignment::Assignment,
+    consumer::{Books, Bounds, Group},
+    ledger::Ledger,
     mailbox::Mailbox,
+    reading::{Free, Ranged, Reading},
 };
-use super::{Input, InputContext, InputError, Replay};
+use super::{Cuts, Input, InputContext, InputError, Replay};
 use crate::{
     ack::Ack,
     client::kafka::{Connection, OneOrMany, Refused, Watch},
@@ -162,6 +173,10 @@ const REFUSED: &[Refused] = &[
     ("enable.partition.eof", "the end of a partition is not an error"),
 ];
 
+/// Batches that wait for the pipeline at most.
+const BATCHES_MAX: usize = 2;
+/// As many, when they are ranges of single partitions; their bytes are bounded, too.
+const RANGES_MAX: usize = 64;
 /// How long brokers have to answer in `connect`.
 const CONNECT_TIME: Duration = Duration::from_secs(8);
 
@@ -170,6 +185,9 @@ struct KafkaInput {
     brokers: String,
     topics: Vec<String>,
     bounds: Bounds,
+    commit_interval: Duration,
+    /// Batches are ranges that are recorded before they are handed out.
+    cuts: Option<Cuts>,
     live: Option<Live>,
 }
 
@@ -248,6 +266,8 @@ impl KafkaInput {
                 messages_max: config.batch_messages_max.get() as usize,
                 bytes_max: config.batch_bytes_max as usize,
             },
+            commit_interval: Duration::from_millis(u64::from(config.commit_interval_ms.get())),
+            cuts: None,
             live: None,
         })
     }
@@ -257,7 +277,7 @@ impl KafkaInput {
         client: &ClientConfig,
         brokers: &str,
         topics: Vec<String>,
-        bounds: Bounds,
+        mut reading: Box<dyn Reading + Send>,
         group: Group,
     ) -> Result<(), InputError> {
         let (watch, mailbox, label) = (group.watch.clone(), group.mailbox.clone(), group.label.clone());
@@ -285,7 +305,7 @@ impl KafkaInput {
             .name(format!("kafka-input-{label}"))
             .spawn(move || {
                 let _ended = Ended(mailbox);
-                consumer::run(consumer, &topics, bounds, !missing.is_empty());
+                consumer::run(consumer, &topics, &mut *reading, !missing.is_empty());
             })
             .map_err(|error| InputError::new("cannot start the consumer's thread", error))?;
         Ok(())
@@ -348,18 +368,31 @@ impl Input for KafkaInput {
         Replay::ByOffset
     }
 
+    fn record(&mut self, cuts: Cuts) {
+        // Librdkafka would commit positions without the record beside them, and so wipe it out.
+        self.client.set("enable.auto.commit", "false");
+        self.cuts = Some(cuts);
+    }
+
     async fn connect(&mut self, context: &InputContext) -> Result<(), InputError> {
         if self.live.is_some() {
             // Two members of one process would wait for each other's partitions.
             context.metrics.reconnects.inc();
             self.close(Duration::from_secs(10)).await;
         }
-        let mailbox = Arc::new(Mailbox::default());
+        let (books, reading, batches_max): (_, Box<dyn Reading + Send>, _) = match self.cuts {
+            None => (Books::Positions(Assignment::default()), Box::new(Free::new(self.bounds)), BATCHES_MAX),
+            Some(Cuts { messages_max, bytes_max, linger }) => {
+                let bounds = shelf::Bounds { messages_max, bytes_max, linger };
+                let reading = Ranged::new(bounds, self.commit_interval);
+                (Books::Plans(Ledger::default()), Box::new(reading), RANGES_MAX)
+            }
+        };
+        let mailbox = Arc::new(Mailbox::new(batches_max));
         let watch = Arc::new(Watch::new(self.brokers.clone(), context.health.clone()));
-        let group = Group::new(watch, mailbox.clone(), context.metrics.clone(), context.label.clone());
-        let (client, brokers) = (self.client.clone(), self.brokers.clone());
-        let (topics, bounds) = (self.topics.clone(), self.bounds);
-        tokio::task::spawn_blocking(move || Self::open(&client, &brokers, topics, bounds, group))
+        let group = Group::new(watch, mailbox.clone(), context.metrics.clone(), context.label.clone(), books);
+        let (client, brokers, topics) = (self.client.clone(), self.brokers.clone(), self.topics.clone());
+        tokio::task::spawn_blocking(move || Self::open(&client, &brokers, topics, reading, group))
             .await
             .map_err(|error| InputError::new(format!("connecting to Kafka at `{}`", self.brokers), error))??;
         self.live = Some(Live { mailbox });

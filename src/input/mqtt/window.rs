@@ -148,7 +148,8 @@ impl Window {
                     self.below = below as u64;
                 }
             }
-            Outcome::Undelivered => self.failed = true,
+            // Nothing is recorded here that could come again divided.
+            Outcome::Undelivered | Outcome::Divide => self.failed = true,
         }
     }
 

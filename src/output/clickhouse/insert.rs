@@ -4,9 +4,18 @@
 //! - When it names none, or one after the other, the block is halved until the culprits stand alone.
 //! - When the table has changed, its columns are read again and the rows made anew, once.
 //! - All else is for the pipeline to try again.
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+//!
+//! A range that its input has recorded is one block under one token, so that the server drops it when it comes again.
+//! Rows that the server names are taken out of it like of any other; but it is never halved here, since halves under
+//! tokens of their own would be doubled by the whole after a crash. The input divides it and records that, and it is
+//! asked to only when every earlier attempt is known to be over.
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -27,6 +36,8 @@ use crate::{
 pub struct Schema {
     pub table: Arc<Table>,
     pub abilities: Abilities,
+    /// Materialized views hang on the table, or may.
+    pub has_views: bool,
 }
 
 /// Writes parcels into one table; shared by all writes that are under way.
@@ -43,6 +54,22 @@ pub struct Writer {
     layout: Mutex<Option<(Arc<Table>, Layout)>>,
     /// Inserts in a row that the server had no memory for.
     out_of_memory: AtomicU32,
+    /// Whose ranges these are: pipeline and label of the output.
+    owner: Mutex<String>,
+    /// Recorded ranges whose last attempt has no clear answer, by token, and when it was over for us.
+    unclear: Mutex<HashMap<String, Instant>>,
+    /// Messages in a row that the server has refused alone, without naming a row.
+    refused_alone: AtomicU32,
+}
+
+/// A recorded range on its way to the server.
+#[derive(Clone, Debug)]
+struct Ranged {
+    token: String,
+    /// Another instance may have tried it before this.
+    inherited: Option<Instant>,
+    /// It holds a single message.
+    is_single: bool,
 }
 
 /// So many rows named by the server are taken out one by one; after that halving is quicker.
@@ -56,6 +83,10 @@ const JUDGED_ROWS_MIN: usize = 100;
 /// Blocks are not halved below this size for want of memory, nor before so many failures.
 const MEMORY_ROWS_MIN: usize = 1_000;
 const MEMORY_FAILURES: u32 = 3;
+/// The server's own bound of a block's rows; a larger insert raises it.
+const BLOCK_ROWS: usize = 1_048_449;
+/// How long after its time is up an attempt may still have an effect.
+const OVER_AFTER: Duration = Duration::from_secs(1);
 /// Rows that are made before others get a turn on this thread.
 const ROWS_A_TURN: usize = 1_024;
 
@@ -72,6 +103,20 @@ enum Stop {
     /// The table changed.
     Drift(Failure),
     Retry(String),
+    /// Only in smaller pieces, and that is the input's to do.
+    Divide(String),
+}
+
+/// Why a write is not done.
+enum Undone {
+    Retry(String),
+    Divide(String),
+}
+
+impl From<String> for Undone {
+    fn from(reason: String) -> Self {
+        Self::Retry(reason)
+    }
 }
 
 impl Writer {
@@ -85,7 +130,15 @@ impl Writer {
             schema: RwLock::default(),
             layout: Mutex::default(),
             out_of_memory: AtomicU32::new(0),
+            owner: Mutex::default(),
+            unclear: Mutex::default(),
+            refused_alone: AtomicU32::new(0),
         }
+    }
+
+    /// Says whose ranges these are: ranges of others have other tokens.
+    pub fn set_owner(&self, pipeline: &str, label: &str) {
+        *self.owner.lock() = format!("{pipeline}/{label}");
     }
 
     /// Takes what `connect` has learnt.
@@ -107,10 +160,11 @@ impl Writer {
         let mut rejected = Vec::new();
         match self.deliver_pending(parcel, &mut pending, &mut rejected).await {
             Ok(()) => WriteError::rejected(rejected).into_result(),
-            Err(reason) => {
+            Err(Undone::Divide(reason)) => Err(WriteError { rejected, retry: None, divide: Some(reason) }),
+            Err(Undone::Retry(reason)) => {
                 let messages =
                     if pending.len() + rejected.len() == parcel.len() { Pending::All } else { Pending::Only(pending) };
-                Err(WriteError { rejected, retry: Some(Retry { reason, messages }) })
+                Err(WriteError { rejected, retry: Some(Retry { reason, messages }), divide: None })
             }
         }
     }
@@ -120,16 +174,22 @@ impl Writer {
         parcel: &Parcel,
         pending: &mut Vec<u32>,
         rejected: &mut Vec<Rejection>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Undone> {
         let Some(mut schema) = self.schema.read().clone() else {
-            return Err(format!("not connected to `{}` yet", self.url));
+            return Err(format!("not connected to `{}` yet", self.url).into());
         };
+        let ranged = parcel.recorded().map(|recorded| Ranged {
+            token: format!("{}/{}", self.owner.lock(), recorded.name),
+            inherited: recorded.inherited,
+            is_single: parcel.get(0).source().origins().len() == 1,
+        });
         let mut is_fresh = false;
         let mut named = None;
         loop {
             let encoded = self.encode(&schema, parcel, pending).await;
             let format = schema.abilities.format(encoded.layout.flags);
-            let (format, is_typed) = format.ok_or("the server knows no format of the family RowBinary")?;
+            let (format, is_typed) =
+                format.ok_or_else(|| "the server knows no format of the family RowBinary".to_owned())?;
             // A message is only refused by columns that were read after it had come. A format without types is only
             // safe when the types are what we think.
             if !is_fresh && (encoded.blames_the_table() || !is_typed) {
@@ -140,7 +200,8 @@ impl Writer {
                     continue;
                 }
             }
-            let mut progress = self.insert_all(&schema, &encoded.layout, format, encoded.blocks, named).await;
+            let Encoded { layout, blocks, .. } = &encoded;
+            let mut progress = self.insert_all(&schema, layout, format, blocks.clone(), named, ranged.as_ref()).await;
             rejected.extend(encoded.rejected);
             rejected.append(&mut progress.rejected);
             rejected.sort_by_key(|r| r.index);
@@ -148,12 +209,13 @@ impl Writer {
             *pending = progress.left;
             match progress.stopped {
                 None => return Ok(()),
-                Some(Stop::Retry(reason)) => return Err(reason),
+                Some(Stop::Retry(reason)) => return Err(Undone::Retry(reason)),
+                Some(Stop::Divide(reason)) => return Err(Undone::Divide(reason)),
                 Some(Stop::Drift(failure)) => {
                     // The second time with columns just read: not drift, unless the server blames the same row.
                     let culprit = failure.row().and_then(|row| pending.get(row).copied());
                     if is_fresh && (culprit.is_none() || named.is_some()) {
-                        return Err(self.explain("insert into", &failure));
+                        return Err(self.explain("insert into", &failure).into());
                     }
                     is_fresh = true;
                     named = culprit;
@@ -175,7 +237,7 @@ impl Writer {
         let table = Table::new(listed, &abilities.time_zone, json_as_text)
             .map_err(|what| format!("cannot insert into `{}` at `{}`: {what}", self.name, self.url))?;
         let table = if table == *known.table { known.table.clone() } else { Arc::new(table) };
-        let fresh = Arc::new(Schema { table, abilities });
+        let fresh = Arc::new(Schema { table, abilities, has_views: known.has_views });
         *self.schema.write() = Some(fresh.clone());
         Ok(fresh)
     }
@@ -189,6 +251,9 @@ impl Writer {
         };
         loop {
             let mut encoder = Encoder::new(schema.table.clone(), layout, self.rules, pending.len(), parcel.bytes());
+            if parcel.recorded().is_some() {
+                encoder = encoder.in_one_block();
+            }
             let mut wanted = pending.iter().copied().peekable();
             for (index, message) in (0_u32..).zip(parcel.iter()) {
                 if wanted.next_if_eq(&index).is_none() {
@@ -218,14 +283,17 @@ impl Writer {
         format: &str,
         mut blocks: Vec<Block>,
         named: Option<u32>,
+        ranged: Option<&Ranged>,
     ) -> Progress {
         let columns: Vec<_> = layout.columns.iter().map(|&c| quote_name(&schema.table.columns[c].name)).collect();
         let sql = format!("INSERT INTO {} ({}) FORMAT {format}", self.name.quoted(), columns.join(", "));
         let head: Bytes =
             if format.contains("NamesAndTypes") { layout.header(&schema.table).into() } else { Bytes::new() };
-        let settings = self.insert_settings(&schema.abilities, None);
-
         let total: usize = blocks.iter().map(Block::len).sum();
+        let mut settings = self.insert_settings(&schema.abilities, ranged.map(|ranged| ranged.token.as_str()), total);
+        // The server takes no second query of this name while the first one runs.
+        settings.extend(ranged.map(|ranged| ("query_id".to_owned(), format!("streamer/{}", ranged.token))));
+
         let (mut requests, mut accepted, mut taken_out) = (0, 0, 0);
         // Rows that stood alone when the server refused them without naming one.
         let mut refused: Vec<Rejection> = Vec::new();
@@ -236,31 +304,42 @@ impl Writer {
             let failure = match self.server.insert(&sql, &settings, [head.clone(), block.body()]).await {
                 Ok(()) => {
                     self.out_of_memory.store(0, Ordering::Relaxed);
+                    self.refused_alone.store(0, Ordering::Relaxed);
+                    if let Some(ranged) = ranged {
+                        self.unclear.lock().remove(&ranged.token);
+                    }
                     accepted += block.len();
                     continue;
                 }
                 Err(failure) => failure,
             };
             let culprit = failure.row().filter(|&row| row < block.len());
-            let stop = match failure.class() {
-                Class::Row | Class::Drift if requests == REQUESTS_MAX => Some(Stop::Retry(format!(
+            if let Some(ranged) = ranged.filter(|_| failure.class() == Class::Transient) {
+                self.unclear.lock().insert(ranged.token.clone(), Instant::now());
+            }
+            let class = failure.class();
+            let is_too_large = match class {
+                Class::Split => true,
+                Class::Memory => {
+                    let failures = self.out_of_memory.fetch_add(1, Ordering::Relaxed) + 1;
+                    failures >= MEMORY_FAILURES && block.len() >= MEMORY_ROWS_MIN
+                }
+                _ => false,
+            };
+            let stop = match (class, ranged) {
+                (Class::Row | Class::Drift, _) if requests == REQUESTS_MAX => Some(Stop::Retry(format!(
                     "the server has refused many rows of one insert into `{}`, one by one; going on with the rest: {failure}",
                     self.name
                 ))),
-                Class::Row => None,
-                Class::Drift if named.is_some() && culprit.map(|row| block.message(row)) == named => None,
-                Class::Drift => Some(Stop::Drift(failure.clone())),
-                Class::Split if block.len() > 1 => {
+                (Class::Row, _) => None,
+                (Class::Drift, _) if named.is_some() && culprit.map(|row| block.message(row)) == named => None,
+                (Class::Drift, _) => Some(Stop::Drift(failure.clone())),
+                (_, None) if is_too_large && block.len() > 1 => {
                     split(block, &mut blocks);
                     continue;
                 }
-                Class::Memory
-                    if self.out_of_memory.fetch_add(1, Ordering::Relaxed) + 1 >= MEMORY_FAILURES
-                        && block.len() >= MEMORY_ROWS_MIN =>
-                {
-                    split(block, &mut blocks);
-                    continue;
-                }
+                (_, Some(ranged)) if is_too_large && !ranged.is_single => Some(self.divide(ranged, schema, &failure)),
+                (Class::Split, Some(_)) => None,
                 _ => Some(Stop::Retry(self.explain("insert into", &failure))),
             };
             if stop.is_some() {
@@ -268,8 +347,8 @@ impl Writer {
                 progress.stopped = stop;
                 break;
             }
-            match culprit {
-                Some(row) if taken_out < NAMED_MAX || block.len() == 1 => {
+            match (culprit, ranged) {
+                (Some(row), _) if taken_out < NAMED_MAX || block.len() == 1 || ranged.is_some() => {
                     taken_out += 1;
                     progress.rejected.push(rejection(block.message(row), &failure));
                     let rest = block.without(row);
@@ -277,8 +356,20 @@ impl Writer {
                         blocks.push(rest);
                     }
                 }
-                _ if block.len() > 1 => split(block, &mut blocks),
-                _ => {
+                (_, Some(ranged)) => {
+                    progress.stopped = if !ranged.is_single {
+                        Some(self.divide(ranged, schema, &failure))
+                    } else if self.refused_alone.fetch_add(1, Ordering::Relaxed) + 1 >= HOPELESS_ROWS as u32 {
+                        Some(Stop::Retry(self.explain_all_refused(HOPELESS_ROWS, &failure)))
+                    } else {
+                        progress.rejected.extend(block.messages().map(|message| rejection(message, &failure)));
+                        continue;
+                    };
+                    blocks.push(block);
+                    break;
+                }
+                (_, None) if block.len() > 1 => split(block, &mut blocks),
+                (_, None) => {
                     refused.push(rejection(block.message(0), &failure));
                     if accepted == 0 && refused.len() >= HOPELESS_ROWS {
                         progress.stopped = Some(Stop::Retry(self.explain_all_refused(refused.len(), &failure)));
@@ -301,6 +392,27 @@ impl Writer {
         progress
     }
 
+    /// What to do about a range that the server does not take as a whole.
+    fn divide(&self, ranged: &Ranged, schema: &Schema, failure: &Failure) -> Stop {
+        let refused = self.explain("insert into", failure);
+        if schema.has_views {
+            // The rows may be in the table already, and only a view's be missing: pieces would double them.
+            return Stop::Retry(format!(
+                "{refused}; the rows cannot be written in smaller pieces, because materialized views hang on the table: \
+                 repair the view that refuses them"
+            ));
+        }
+        let unclear = self.unclear.lock().get(&ranged.token).copied();
+        let last = unclear.max(ranged.inherited);
+        if last.is_some_and(|last| last.elapsed() < self.server.timeout() + OVER_AFTER) {
+            return Stop::Retry(format!(
+                "{refused}; waiting until earlier attempts are over, to write it in smaller pieces"
+            ));
+        }
+        self.unclear.lock().remove(&ranged.token);
+        Stop::Divide(format!("{refused}; writing it in smaller pieces"))
+    }
+
     fn explain_all_refused(&self, rows: usize, failure: &Failure) -> String {
         format!(
             "cannot insert into `{}` at `{}`: the server refuses row after row ({rows}) without naming one, so the fault is \
@@ -312,7 +424,8 @@ impl Writer {
     /// What makes an insert one block that is written as a whole when the server answers, on servers that know it.
     /// With a `token` the server drops the block when it has seen that token before. Without one nothing must be
     /// dropped: two batches may well be equal byte for byte, and by default a server takes the second for a repetition.
-    fn insert_settings(&self, abilities: &Abilities, token: Option<&str>) -> Vec<(String, String)> {
+    fn insert_settings(&self, abilities: &Abilities, token: Option<&str>, rows: usize) -> Vec<(String, String)> {
+        let block_rows = rows.max(BLOCK_ROWS).to_string();
         let pinned = [
             ("async_insert", "0"),
             ("deduplicate_blocks_in_dependent_materialized_views", "1"),
@@ -328,7 +441,7 @@ impl Writer {
             ("input_format_with_types_use_header", "1"),
             ("insert_deduplicate", if token.is_some() { "1" } else { "0" }),
             ("insert_deduplication_token", token.unwrap_or_default()),
-            ("max_insert_block_size", "1048449"),
+            ("max_insert_block_size", &block_rows),
             ("max_insert_block_size_bytes", "0"),
             ("max_insert_threads", "1"),
         ];
@@ -349,7 +462,7 @@ impl Writer {
         let layout = Layout::all(&schema.table);
         let columns: Vec<_> = layout.columns.iter().map(|&c| quote_name(&schema.table.columns[c].name)).collect();
         let sql = format!("INSERT INTO {} ({}) FORMAT {format}", self.name.quoted(), columns.join(", "));
-        let settings = self.insert_settings(&schema.abilities, None);
+        let settings = self.insert_settings(&schema.abilities, None, 0);
         self.server.insert(&sql, &settings, [layout.header(&schema.table).into(), Bytes::new()]).await
     }
 }
@@ -399,14 +512,14 @@ mod tests {
             ..Abilities::default()
         };
         let writer = writer();
-        let old = writer.insert_settings(&abilities(&["max_insert_block_size"]), None);
+        let old = writer.insert_settings(&abilities(&["max_insert_block_size"]), None, 1);
         assert_eq!(
             old.iter().map(|s| s.0.as_str()).collect::<Vec<_>>(),
             ["max_insert_block_size", "wait_end_of_query", "max_memory_usage"]
         );
         let new = abilities(&["deduplicate_insert", "insert_deduplicate", "insert_deduplication_token"]);
         let value = |token, name: &str| {
-            writer.insert_settings(&new, token).into_iter().find(|s| s.0 == name).map(|s| s.1).unwrap()
+            writer.insert_settings(&new, token, 1).into_iter().find(|s| s.0 == name).map(|s| s.1).unwrap()
         };
         assert_eq!(
             (value(None, "insert_deduplicate").as_str(), value(None, "deduplicate_insert").as_str()),

@@ -1,12 +1,14 @@
 //! Writes rows into a ClickHouse table over HTTP.
 //!
-//! Delivery: at least once. A write is confirmed when the server has written the whole INSERT, which is one block and so
-//! all or nothing. After a timeout or a broken connection it is not known whether that happened, and the rows are sent
-//! again. Each payload is one JSON object; columns and types come from the table, values are checked and made binary
+//! Delivery: exactly once from an input that records its ranges (`kafka`), into a table that remembers inserts (`once`);
+//! else at least once. A write is confirmed when the server has written the whole INSERT, which is one block and so all or
+//! nothing. After a timeout or a broken connection it is not known whether that happened, and the rows are sent again: a
+//! recorded range under the same token, which the server then drops if it had arrived. Each payload is one JSON object; columns and types come from the table, values are checked and made binary
 //! here, and a value that does not fit is refused alone, with the column's name.
 mod block;
 mod encode;
 mod insert;
+mod once;
 mod rows;
 mod table;
 
@@ -24,7 +26,7 @@ use self::{
     rows::Rules,
     table::{Abilities, ListedColumn, SETTINGS_ASKED, Table, TableName},
 };
-use super::{Delivery, Output, OutputContext, OutputError, Parcel, WriteLimits};
+use super::{Delivery, Once, Output, OutputContext, OutputError, Parcel, WriteLimits};
 use crate::{
     client::{
         Secret,
@@ -202,6 +204,8 @@ struct ClickHouse {
     limits: WriteLimits,
     user: String,
     create: Vec<String>,
+    /// What was said last about rows that may be there twice.
+    said: Option<String>,
 }
 
 fn build(section: &Section) -> Result<Box<dyn Output>, Vec<Fault>> {
@@ -249,6 +253,7 @@ fn build(section: &Section) -> Result<Box<dyn Output>, Vec<Fault>> {
         },
         user: config.user,
         create,
+        said: None,
     }))
 }
 
@@ -259,8 +264,9 @@ impl Output for ClickHouse {
     }
 
     async fn connect(&mut self, context: &OutputContext) -> Result<(), OutputError> {
-        let Writer { server, name, url, .. } = &*self.writer;
-        let explain = |tried: &str, failure: &Failure| OutputError(self.writer.explain(tried, failure));
+        let writer = self.writer.clone();
+        let Writer { server, name, url, .. } = &*writer;
+        let explain = |tried: &str, failure: &Failure| OutputError(writer.explain(tried, failure));
         let abilities = Abilities::ask(server).await.map_err(|failure| {
             OutputError(format!("cannot ask `{url}` as user `{}`: {failure}; {}", self.user, failure.advice()))
         })?;
@@ -280,7 +286,12 @@ impl Output for ClickHouse {
         if table.writable().next().is_none() {
             return Err(OutputError(format!("the table `{name}` at `{url}` has no column that can be written")));
         }
-        let schema = Schema { table: Arc::new(table), abilities };
+        let has_views = match context.once {
+            Once::No => false,
+            Once::IfPossible | Once::Demanded => self.check_once(context, &abilities).await?,
+        };
+        self.writer.set_owner(&context.pipeline, &context.label);
+        let schema = Schema { table: Arc::new(table), abilities, has_views };
         self.writer.probe(&schema).await.map_err(|failure| explain("insert into", &failure))?;
 
         let (version, columns) = (schema.abilities.version.as_str(), schema.table.columns.len());
@@ -300,6 +311,10 @@ impl Output for ClickHouse {
         Ok(())
     }
 
+    fn recognises(&self) -> bool {
+        true
+    }
+
     async fn write(&mut self, parcel: &Parcel) -> Delivery {
         let (writer, parcel) = (self.writer.clone(), parcel.clone());
         Box::pin(async move { writer.deliver(&parcel).await })
@@ -309,6 +324,28 @@ impl Output for ClickHouse {
 }
 
 impl ClickHouse {
+    /// Whether the table leaves every row once, which is said in the log. Answers whether views hang on it.
+    async fn check_once(&mut self, context: &OutputContext, abilities: &Abilities) -> Result<bool, OutputError> {
+        let Writer { server, name, url, .. } = &*self.writer;
+        let memory = once::inspect(server, name, abilities).await;
+        let memory = memory.map_err(|failure| OutputError(self.writer.explain("read the settings of", &failure)))?;
+        let faults = memory.faults.join("; ");
+        if context.once == Once::Demanded && !faults.is_empty() {
+            return Err(OutputError(format!(
+                "`{name}` at `{url}` cannot give `delivery: exactly_once`: {faults}; or write `at_least_once`"
+            )));
+        }
+        if self.said.as_ref() != Some(&faults) {
+            if faults.is_empty() {
+                info!(output = context.label, table = %name, "every row is written once, also after a crash");
+            } else {
+                warn!(output = context.label, table = %name, faults, "after a crash some rows may be there twice");
+            }
+            self.said = Some(faults);
+        }
+        Ok(memory.has_views)
+    }
+
     /// Runs the statements of `create` and answers the columns of what they have made.
     async fn create_table(&self) -> Result<Vec<ListedColumn>, OutputError> {
         let Writer { server, name, url, .. } = &*self.writer;

@@ -107,6 +107,8 @@ pub struct Encoder {
     layout: Layout,
     writer: BlockWriter,
     blocks: Vec<Block>,
+    /// A block that has grown to this is finished.
+    block_bytes_max: usize,
     rejected: Vec<Rejection>,
     /// For each column, in how many rows it was there and in how many it was missing: yes or no.
     seen: Vec<(bool, bool)>,
@@ -134,6 +136,7 @@ impl Encoder {
             layout,
             writer: BlockWriter::with_capacity(messages, bytes.min(BODY_BYTES_MAX)),
             blocks: Vec::new(),
+            block_bytes_max: BODY_BYTES_MAX,
             rejected: Vec::new(),
             seen: vec![(false, false); columns],
             scratch: Scratch {
@@ -146,12 +149,17 @@ impl Encoder {
         }
     }
 
+    /// The same, all rows in one block however large it gets.
+    pub fn in_one_block(self) -> Self {
+        Self { block_bytes_max: usize::MAX, ..self }
+    }
+
     /// Adds a message, or rejects it. `document` is the scan of its payload, when a step has made one.
     pub fn message(&mut self, index: u32, payload: &[u8], document: Option<Document<'_>>) {
         if let Err(Refusal { code, reason }) = self.row(index, payload, document) {
             self.rejected.push(Rejection { index, code: code.to_owned(), reason });
         }
-        if self.writer.bytes() >= BODY_BYTES_MAX {
+        if self.writer.bytes() >= self.block_bytes_max {
             self.blocks.push(std::mem::take(&mut self.writer).finish());
         }
     }

@@ -95,6 +95,6 @@ impl Settlement {
                 Pending::Only(self.retry)
             },
         });
-        WriteError { rejected: self.rejected, retry }.into_result()
+        WriteError { rejected: self.rejected, retry, divide: None }.into_result()
     }
 }

@@ -21,6 +21,7 @@ fn context() -> OutputContext {
         pipeline: "p".into(),
         label: "l".into(),
         metrics: Metrics::new().component("p", "output", "l"),
+        once: Default::default(),
         health: Health::detached(),
     }
 }

@@ -76,7 +76,7 @@ impl Open {
             .then(|| Retry { reason: self.again.unwrap_or_else(|| reason.to_owned()), messages: Pending::Only(again) });
         self.job.rejected.sort_by_key(|r| r.index);
         // The pipeline may have dropped the write; then nobody wants to know.
-        let _ = self.job.answer.send(WriteError { rejected: self.job.rejected, retry }.into_result());
+        let _ = self.job.answer.send(WriteError { rejected: self.job.rejected, retry, divide: None }.into_result());
     }
 }
 

@@ -74,6 +74,7 @@ async fn connected(more: &str, properties: &[u8]) -> (MqttOutput, Peer, TcpListe
         pipeline: "p".into(),
         label: "l".into(),
         metrics: Metrics::new().component("p", "output", "l"),
+        once: Default::default(),
         health: Health::detached(),
     };
     let (result, peer) = tokio::join!(output.connect(&context), Peer::accept(&listener, properties));
@@ -199,6 +200,7 @@ async fn a_broker_that_offers_less_is_an_error() {
         pipeline: "p".into(),
         label: "l".into(),
         metrics: Metrics::new().component("p", "output", "l"),
+        once: Default::default(),
         health: Health::detached(),
     };
     // Maximum QoS 0.
