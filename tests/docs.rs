@@ -262,6 +262,29 @@ fn every_page_is_in_the_book() {
 }
 
 #[test]
+fn every_key_of_a_pipeline_file_is_explained() {
+    let text = fs::read_to_string(root().join("schemas/pipeline.schema.json")).unwrap();
+    let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let keys = |of: &serde_json::Value| of["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let (file, testing) = (page("pipeline-file.md"), page("testing.md"));
+    for key in keys(&schema) {
+        assert!(
+            file.contains(&format!("| `{key}` |")) || file.contains(&format!("| `{key}.")),
+            "docs/pipeline-file.md does not explain `{key}`"
+        );
+    }
+    for key in keys(&schema["$defs"]["Limits"]) {
+        assert!(file.contains(&format!("`limits.{key}`")), "docs/pipeline-file.md does not explain `limits.{key}`");
+    }
+    for part in ["TestCase", "TestInput", "Expected", "ExpectedLetter"] {
+        for key in keys(&schema["$defs"][part]) {
+            let named = [format!("`{key}`"), format!("`{key}:"), format!("….{key}`")];
+            assert!(named.iter().any(|name| testing.contains(name)), "docs/testing.md does not explain `{key}`");
+        }
+    }
+}
+
+#[test]
 fn files_that_contributors_are_sent_to_exist() {
     let mut missing = Vec::new();
     for document in ["CONTRIBUTING.md", "docs/architecture.md"] {
@@ -269,7 +292,8 @@ fn files_that_contributors_are_sent_to_exist() {
         let outside: Vec<&str> = text.split("\n```").step_by(2).collect();
         let spans = outside.iter().flat_map(|text| text.split('`').skip(1).step_by(2));
         let is_path = |span: &&str| {
-            let starts = ["src/", "tests/", "docs/", "pipelines/", "plugins/"].iter().any(|start| span.starts_with(start));
+            let starts =
+                ["src/", "tests/", "docs/", "pipelines/", "plugins/"].iter().any(|start| span.starts_with(start));
             // The walk-through makes a component called `sample` up.
             starts && !span.contains(['*', ' ', '\n']) && !span.contains("sample")
         };
