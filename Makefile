@@ -49,5 +49,5 @@ bench: setup ## CPU seconds per million messages of each shipped pipeline
 bench-mapping: ## CPU nanoseconds and allocations of a mapping: compiled, interpreted, by hand
 	@cargo bench --bench mapping
 
-docs: build ## write the generated pages again: docs/reference, schemas/pipeline.schema.json
-	@UPDATE=1 cargo test --test reference --test schema
+docs: build ## write the generated pages again: docs/reference, docs/SUMMARY.md, schemas/pipeline.schema.json
+	@UPDATE=1 cargo test --test reference --test schema --test docs
