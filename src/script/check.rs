@@ -12,6 +12,7 @@ use rhai::{AST, ASTFlags, ASTNode, Expr, ParseError, ParseErrorType, Position, S
 use super::{
     engine::{self, LoadedModule},
     functions,
+    syntax::Untangled,
 };
 use crate::{
     diagnostic::Fault,
@@ -187,6 +188,7 @@ pub fn check_module_file(module: &Module, all: &Modules) -> Result<Vec<ModuleFun
     let ast = engine::compile_module(module).map_err(|error| vec![syntax(&module.text, &error, false)])?;
     let (_, others) = engine::with_modules(&module.text, all);
     let mut faults = calls(&module.text, &ast, &others);
+    faults.extend(Untangled::of(&module.text, &ast).err().into_iter().flatten());
     for statement in ast.statements() {
         if !matches!(statement, Stmt::Noop(_))
             && !matches!(statement, Stmt::Var(_, flags, _) if flags.contains(ASTFlags::CONSTANT))
