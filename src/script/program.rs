@@ -10,9 +10,8 @@ use super::{
     check, document,
     document::{Untouched, Unwritable, UnwritableKind},
     engine::{self, LoadedModule, Stop},
-    needs::{MetaNeed, Needs, PayloadNeed},
     plan::{self, Plan, Refusal},
-    syntax::{Tree, Untangled},
+    syntax::{MetaNeed, Needs, PayloadNeed, Tree, Untangled},
 };
 use crate::{
     codec::json::{self, Content},

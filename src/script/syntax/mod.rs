@@ -1,6 +1,8 @@
 //! A script as a tree of our own, made from Rhai's. Only this folder knows how Rhai's tree looks: its layout is internal
 //! to Rhai and may change with any version, so the version is pinned, and what is not known here becomes `Other`, which
 //! nobody compiles.
+mod calls;
+mod needs;
 mod sharing;
 
 use std::{collections::HashMap, rc::Rc};
@@ -10,6 +12,8 @@ use rhai::{
     StmtBlock, SwitchCasesCollection, Token,
 };
 
+pub(super) use calls::{each_call, other_than_definitions};
+pub(super) use needs::{MetaNeed, Needs, PayloadNeed};
 pub(super) use sharing::Untangled;
 
 /// Line and column in the script, both from 1; 0 where Rhai does not know.
