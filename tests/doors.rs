@@ -20,6 +20,7 @@ const ROOMS: &[&str] = &[
     "registry",
     "lint",
     "pipeline",
+    "explain",
     "http",
     "serve",
     "cli",
