@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     ack::Outcome,
-    client::kafka::{Watch, log},
+    client::kafka::{Memory, Watch, log},
     metrics::ComponentMetrics,
 };
 
@@ -54,6 +54,7 @@ pub struct Group {
     pub mailbox: Arc<Mailbox>,
     pub metrics: ComponentMetrics,
     pub label: String,
+    memory: Memory,
     books: Mutex<Books>,
     /// Partitions taken away since the reading loop looked last.
     gone: Mutex<Vec<Place>>,
@@ -83,7 +84,15 @@ impl Group {
         label: String,
         books: Books,
     ) -> Self {
-        Self { watch, mailbox, metrics, label, books: Mutex::new(books), gone: Mutex::default() }
+        Self {
+            watch,
+            mailbox,
+            metrics,
+            label,
+            memory: Memory::default(),
+            books: Mutex::new(books),
+            gone: Mutex::default(),
+        }
     }
 
     /// The books. Nobody holds them for long, and nobody during a call into librdkafka.
@@ -333,8 +342,9 @@ impl ClientContext for Group {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        if let Some(lag) = self.watch.statistics(statistics) {
-            self.metrics.lag.set(lag);
+        if let Some(seen) = self.watch.statistics(statistics) {
+            self.memory.note(seen.brokers);
+            self.metrics.lag.set(seen.lag);
         }
     }
 
@@ -442,6 +452,7 @@ pub fn run(consumer: BaseConsumer<Group>, topics: &[String], reading: &mut dyn R
     let mut looked = Instant::now();
     while mailbox.stop_by().is_none() && !mailbox.has_failed() {
         group.absorb(&consumer);
+        group.memory.remind(consumer.client(), group.watch.brokers());
         reading.offer(&group, &consumer);
         if some_missing && looked.elapsed() >= LOOK_AGAIN {
             looked = Instant::now();
