@@ -194,10 +194,12 @@ impl Group {
         let found = match committed(consumer, &doubted) {
             Ok(found) => found,
             Err(error) => {
-                debug!(input = self.label, %error, "committed positions not known");
+                let fault = format!("Kafka does not say which positions the group has committed: {error}");
+                self.watch.fault("positions", Some(fault));
                 return false;
             }
         };
+        self.watch.fault("positions", None);
         for (place, record) in found {
             let Books::Plans(ledger) = &mut *self.books() else { return false };
             if let Err(foreign) = ledger.read_back(&place, record) {
@@ -215,6 +217,9 @@ impl Group {
     /// Partitions become ours: learns what is recorded of them, and sets in `partitions` where reading goes on.
     fn restore(&self, consumer: &BaseConsumer<Self>, partitions: &mut TopicPartitionList) {
         let places = places(partitions);
+        if places.is_empty() {
+            return;
+        }
         for _ in 0..ASK_ATTEMPTS {
             match committed(consumer, &places) {
                 Ok(found) => {
