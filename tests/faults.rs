@@ -200,13 +200,20 @@ fn a_kafka_that_is_frozen_again_and_again_is_found_again() {
     let own = OwnStack::take();
     let case = Case::new(&own.stack, "thawed");
     case.create_table();
-    let mut streamer = case.start(&[MQTT_TO_KAFKA, KAFKA_TO_CLICKHOUSE]);
+    // Asks so often that it also does in that moment.
+    let brokers = "      brokers: ${KAFKA_BOOTSTRAP:-localhost:9092}\n";
+    let asks = format!("{brokers}      options: {{topic.metadata.refresh.interval.ms: 20}}\n");
+    let files = [
+        case.changed(MQTT_TO_KAFKA, &[(brokers, &asks)]),
+        case.changed(KAFKA_TO_CLICKHOUSE, &[(brokers, &asks), ("create: ../schemas/telemetry.sql ", "# ")]),
+    ];
+    let mut streamer = Streamer::start(&case, &files);
     streamer.wait_ready();
     let load = Load::mqtt(&case, 500);
     streamer.wait_deliveries(500);
-    for _ in 0..full(3, 20) {
+    for _ in 0..full(2, 20) {
         own.act("pause", "kafka");
-        outage(12);
+        outage(15);
         assert!(streamer.is_running());
         own.act("resume", "kafka");
         let sent = load.sent();
