@@ -1,11 +1,11 @@
 //! `streamer run`: checks the files, then runs their pipelines until they end or are told to stop.
-use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args as _, FromArgMatches as _};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{Command, FAULTS, eprint, files};
+use super::{Command, FAULTS, colour, eprint, files};
 use crate::{
     diagnostic::{self, Diagnostic, Format},
     http::Server,
@@ -101,5 +101,5 @@ impl Run {
 }
 
 fn show(found: &[Diagnostic]) {
-    eprint(&diagnostic::render(found, Format::Full, std::io::stderr().is_terminal()));
+    eprint(&diagnostic::render(found, Format::Full, colour::stderr()));
 }
