@@ -3,27 +3,15 @@
 //! `FAULTS=full` kills 200 times instead of a few; `FAULTS_SEED` repeats the moments of a run.
 mod common;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use common::{
-    Case, KAFKA_TO_CLICKHOUSE, Stack, Streamer, equal,
+    Case, KAFKA_TO_CLICKHOUSE, Stack, Streamer, dice, equal, is_full,
     kafka::{self, Producer},
     load::Load,
     note,
 };
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-
-fn is_full() -> bool {
-    std::env::var("FAULTS").is_ok_and(|value| value == "full")
-}
-
-/// Moments that differ from run to run and can be had again.
-fn dice() -> StdRng {
-    let seed = std::env::var("FAULTS_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs());
-    note(format!("FAULTS_SEED={seed}"));
-    StdRng::seed_from_u64(seed)
-}
+use rand::Rng as _;
 
 /// Waits until each of the messages `0..sent` has a row. Answers how many rows there are too many.
 #[track_caller]

@@ -18,8 +18,10 @@ pub mod streamer;
 use std::{
     collections::BTreeSet,
     path::PathBuf,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+
+use rand::{SeedableRng as _, rngs::StdRng};
 
 pub use case::{Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA};
 pub use mqtt::Publisher;
@@ -64,6 +66,19 @@ pub fn complete(got: &BTreeSet<u32>, sent: u32) -> Result<(), String> {
         )),
         (None, Some(foreign)) => Err(format!("{foreign} was never sent")),
     }
+}
+
+/// `FAULTS=full`: tests of crashes run as long as they were meant to.
+pub fn is_full() -> bool {
+    std::env::var("FAULTS").is_ok_and(|value| value == "full")
+}
+
+/// Moments that differ from run to run and can be had again.
+pub fn dice() -> StdRng {
+    let seed = std::env::var("FAULTS_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs());
+    note(format!("FAULTS_SEED={seed}"));
+    StdRng::seed_from_u64(seed)
 }
 
 /// The repository.
