@@ -11,8 +11,7 @@ use std::{
 };
 
 use common::{
-    Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA, Stack, Streamer, complete, equal, is_full, kafka::Producer, load::Load,
-    note,
+    Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA, Stack, Streamer, complete, equal, full, kafka::Producer, load::Load, note,
 };
 use rand::Rng as _;
 use serde_json::Value;
@@ -149,7 +148,7 @@ fn restless(case: &Case) -> PathBuf {
 #[test]
 fn kill_9_loses_no_acknowledged_message_and_breaks_no_file() {
     let case = Case::new(&Stack::running(), "archkill");
-    let (mut dice, kills) = (common::dice(), if is_full() { 50 } else { 5 });
+    let (mut dice, kills) = (common::dice(), full(5, 50));
     let mut streamer = Streamer::start(&case, &[restless(&case)]);
     streamer.wait_ready();
     let load = Load::mqtt(&case, 2000);

@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    Case, KAFKA_TO_CLICKHOUSE, Stack, Streamer, dice, equal, is_full,
+    Case, KAFKA_TO_CLICKHOUSE, Stack, Streamer, dice, equal, full,
     kafka::{self, Producer},
     load::Load,
     note,
@@ -49,7 +49,7 @@ fn static_member(case: &Case) -> std::path::PathBuf {
 fn kill_9_doubles_nothing() {
     let case = Case::new(&Stack::running(), "once");
     case.create_table();
-    let (mut dice, kills) = (dice(), if is_full() { 200 } else { 6 });
+    let (mut dice, kills) = (dice(), full(6, 200));
     let load = Load::kafka(&case, 2000);
     let mut streamer = Streamer::start(&case, &[static_member(&case)]);
     for kill in 0..kills {
@@ -94,7 +94,7 @@ fn instances_that_come_and_go_double_nothing() {
     let load = Load::kafka(&case, 2000);
     let mut first = case.start(&[KAFKA_TO_CLICKHOUSE]);
     first.wait_deliveries(500);
-    for round in 0..if is_full() { 20 } else { 2 } {
+    for round in 0..full(2, 20) {
         let second = case.start(&[KAFKA_TO_CLICKHOUSE]);
         second.wait_deliveries(500);
         if round % 2 == 0 {

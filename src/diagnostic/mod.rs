@@ -1,11 +1,13 @@
 //! Faults in what the user wrote: as data, at a place. Renderers turn them into text; only `cli` prints them.
 mod nearest;
 mod render;
+mod rules;
 
 use std::{fmt, ops::Range, sync::Arc};
 
 pub use nearest::nearest;
 pub use render::{Format, render};
+pub use rules::{RULES, Rule, rule};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +45,16 @@ pub struct Diagnostic {
     pub span: Range<usize>,
     /// Another place in the same file that matters, and why.
     pub other: Option<(Range<usize>, String)>,
+    /// Changes of the file that mend it, when there is only one right way to; empty when not.
+    pub fix: Vec<Edit>,
+}
+
+/// A part of a file's text and what belongs there instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    /// Byte range in the file's text.
+    pub span: Range<usize>,
+    pub text: String,
 }
 
 impl Diagnostic {
@@ -57,6 +69,7 @@ impl Diagnostic {
             file: Arc::clone(file),
             span,
             other: None,
+            fix: Vec::new(),
         }
     }
 
@@ -75,6 +88,12 @@ impl Diagnostic {
     /// Points to another place in the same file that matters, and says why.
     pub fn with_other(mut self, span: Range<usize>, label: impl Into<String>) -> Self {
         self.other = Some((span, label.into()));
+        self
+    }
+
+    /// Says what mends it: `text` in place of the bytes it points to.
+    pub fn with_fix(mut self, text: impl Into<String>) -> Self {
+        self.fix = vec![Edit { span: self.span.clone(), text: text.into() }];
         self
     }
 

@@ -18,6 +18,8 @@ mod unknown_field;
 mod unknown_value;
 mod wrong_type;
 
+use std::collections::HashSet;
+
 use crate::{
     config::{Document, Node, Role, Slot, grammar_schema},
     diagnostic::Diagnostic,
@@ -50,6 +52,11 @@ pub fn lint(documents: &[Document], registry: &Registry) -> Vec<Diagnostic> {
     }
     for diagnostics in &mut found {
         diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
+        // What stands under an anchor is met wherever its aliases are.
+        let mut seen = HashSet::new();
+        diagnostics.retain(|found| {
+            seen.insert((found.code, found.file.path.clone(), found.span.clone(), found.title.clone()))
+        });
     }
     registry.plugins().faults.iter().cloned().chain(found.into_iter().flatten()).collect()
 }
@@ -58,7 +65,8 @@ pub fn lint(documents: &[Document], registry: &Registry) -> Vec<Diagnostic> {
 fn one(document: &Document, registry: &Registry, grammar: &serde_json::Value) -> Vec<Diagnostic> {
     let mut found = document.faults.clone();
     let Some(root) = &document.root else { return found };
-    found.extend(schema::walk(&document.file, &schema::Subject::pipeline(), root, grammar, 0..0));
+    let start = root.span.start;
+    found.extend(schema::walk(&document.file, &schema::Subject::pipeline(), root, grammar, start..start));
     let file = File { document, registry, root, slots: document.slots() };
     bad_label::check(&file, &mut found);
     let mut promised = Vec::new();

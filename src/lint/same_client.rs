@@ -15,7 +15,7 @@ use crate::{
 pub(super) fn check(documents: &[Document], registry: &Registry) -> Vec<(usize, Diagnostic)> {
     let mut first: HashMap<(String, String), String> = HashMap::new();
     let mut found = Vec::new();
-    for (index, document) in documents.iter().enumerate() {
+    for (index, document) in documents.iter().enumerate().filter(|(_, document)| !document.is_example) {
         for slot in document.slots() {
             let Some(component) = document.component(&slot, registry) else { continue };
             let text = |field: &str| component.section.value.get(field)?.as_str().map(str::to_owned);

@@ -13,7 +13,9 @@ use crate::{
 pub(super) fn check(documents: &[Document], _: &Registry) -> Vec<(usize, Diagnostic)> {
     let mut first: HashMap<&str, &Document> = HashMap::new();
     let mut found = Vec::new();
-    for (index, document) in documents.iter().enumerate().filter(|(_, document)| document.root.is_some()) {
+    for (index, document) in
+        documents.iter().enumerate().filter(|(_, document)| document.root.is_some() && !document.is_example)
+    {
         let name = document.name();
         let Some(other) = first.get(name) else {
             first.insert(name, document);

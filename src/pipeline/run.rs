@@ -9,7 +9,7 @@ use super::{
     PipelineError,
     backoff::Backoff,
     batcher::Job,
-    budget::Budget,
+    budget::{Budget, Memory},
     dead_letter::{DeadLetters, Letter, ToDeadLetters, ToFiles},
     work::{Failed, Route, Share, Work, Worked},
     writer::{JOBS_WAITING_MAX, Writer},
@@ -77,6 +77,8 @@ pub struct Environment {
     pub health: HealthBoard,
     /// Folder for what must survive a restart.
     pub state: PathBuf,
+    /// What they may hold together between input and ack.
+    pub memory: Memory,
 }
 
 impl Environment {
@@ -127,13 +129,13 @@ impl Pipeline {
         stop: CancellationToken,
     ) -> Result<(), PipelineError> {
         let Self { name, mut inputs, outputs, dead_letter, archive, limits, once } = self;
-        let budget = Budget::new(limits.in_flight_bytes_max, metrics.clone());
+        let budget = Budget::new(limits.in_flight_bytes_max, &environment.memory, metrics.clone());
         if once != Once::No
             && let Some(OutputPart { output, .. }) = outputs.first()
         {
             // Batches are cut where they are recorded, so the input makes them as large as the output wants them.
             let WriteLimits { messages_max, bytes_max, linger, .. } = output.limits();
-            let bytes_max = bytes_max.min(limits.in_flight_bytes_max / RANGES_IN_FLIGHT);
+            let bytes_max = bytes_max.min(budget.bytes() / RANGES_IN_FLIGHT);
             inputs.iter_mut().for_each(|part| part.input.record(Cuts { messages_max, bytes_max, linger }));
         }
         // A failed part ends the pipeline by cancelling this; a stop from outside cancels it too.

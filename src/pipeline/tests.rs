@@ -97,6 +97,28 @@ impl Output for FakeOutput {
     async fn close(&mut self, _: Duration) {}
 }
 
+/// Answers every write when the test says so.
+struct SlowOutput {
+    answered: futures_util::future::Shared<futures_util::future::BoxFuture<'static, Result<(), ()>>>,
+}
+
+#[async_trait]
+impl Output for SlowOutput {
+    fn limits(&self) -> WriteLimits {
+        WriteLimits { messages_max: 1, bytes_max: 1 << 20, linger: Duration::ZERO, in_flight_max: 1 }
+    }
+
+    async fn connect(&mut self, _: &OutputContext) -> Result<(), OutputError> {
+        Ok(())
+    }
+
+    async fn write(&mut self, _: &Parcel) -> Delivery {
+        self.answered.clone().map(|_| Ok(())).boxed()
+    }
+
+    async fn close(&mut self, _: Duration) {}
+}
+
 /// Upper-cases payloads; fails on `bad`, panics on `panic`, drops `drop`.
 struct FakeStep;
 
@@ -162,8 +184,12 @@ fn bench(batches: &[&[&str]], out: Box<dyn Output>, dead_letter: Option<Box<dyn 
         limits: Limits { in_flight_bytes_max: 1 << 20, shutdown_timeout: Duration::from_secs(20) },
         once: Default::default(),
     };
-    let environment =
-        Environment { metrics: Metrics::new(), health: HealthBoard::default(), state: state.path().to_owned() };
+    let environment = Environment {
+        metrics: Metrics::new(),
+        health: HealthBoard::default(),
+        state: state.path().to_owned(),
+        memory: Memory::new(1 << 30),
+    };
     Bench { pipeline, outcomes, environment, state }
 }
 
@@ -343,6 +369,27 @@ async fn a_full_budget_stops_reading() {
     bench.pipeline.run(&bench.environment, stop).await.unwrap();
     assert_eq!(writes.lock().len(), 1, "1 MiB holds one such batch and its mapped copy");
     assert!(outcomes.0.lock().iter().all(|(_, outcome)| *outcome == Undelivered));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_that_does_not_answer_is_not_ready_until_it_does() {
+    let (answer, answered) = tokio::sync::oneshot::channel::<()>();
+    let answered = answered.map(|_| Ok(())).boxed().shared();
+    let output = SlowOutput { answered };
+    let bench = bench(&[&["a"], &["b"]], Box::new(output), None);
+    let (board, outcomes) = (bench.environment.health.clone(), bench.outcomes.clone());
+    let run = tokio::spawn(async move { bench.run().await });
+    tokio::time::sleep(Duration::from_secs(14)).await;
+    assert!(board.report().ready, "{:?}", board.report());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (component, fault) = board.report().faults.remove(0);
+    assert_eq!(component, "p/output/out");
+    assert!(fault.starts_with("no answer for 15 s to 1 write; what is not confirmed stays unacknowledged"), "{fault}");
+    assert!(outcomes.0.lock().is_empty());
+    answer.send(()).unwrap();
+    let (result, outcomes) = run.await.unwrap();
+    result.unwrap();
+    assert_eq!(outcomes, [(1, Delivered), (2, Delivered)]);
 }
 
 #[tokio::test(start_paused = true)]

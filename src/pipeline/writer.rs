@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     ack::Ack,
+    metrics::Health,
     output::{Output, OutputContext, Parcel, Pending, Rejection, WriteError},
 };
 
@@ -45,7 +46,60 @@ pub struct Writer {
 /// Jobs that may wait in front of a writer. The bytes are bounded by the budget; this bounds their number.
 pub const JOBS_WAITING_MAX: usize = 64;
 
-type InFlight = FuturesUnordered<BoxFuture<'static, (Write, Instant, Result<(), WriteError>)>>;
+/// How long an output may leave its writes without an answer before it counts as not working.
+const STALLED: Duration = Duration::from_secs(15);
+
+type Answer = (Write, Instant, Result<(), WriteError>);
+
+/// Writes that the output has not answered yet.
+#[derive(Default)]
+struct InFlight {
+    writes: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// When one was last answered, or begun while there was no other.
+    moved: Option<Instant>,
+    /// True when the lack of answers was told of.
+    told: bool,
+}
+
+impl InFlight {
+    fn len(&self) -> usize {
+        self.writes.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    fn push(&mut self, delivery: BoxFuture<'static, Answer>) {
+        if self.is_empty() {
+            self.moved = Some(Instant::now());
+        }
+        self.writes.push(delivery);
+    }
+
+    /// The next answer; `None` when there is nothing to wait for. Says in `health` when none comes for long. Dropping it
+    /// loses nothing.
+    async fn next(&mut self, health: &Health) -> Option<Answer> {
+        let moved = self.moved.unwrap_or_else(Instant::now);
+        let answer = loop {
+            tokio::select! {
+                biased;
+                answer = self.writes.next() => break answer?,
+                () = sleep_until(moved + STALLED), if !self.told => {
+                    self.told = true;
+                    let (seconds, writes) = (STALLED.as_secs(), self.writes.len());
+                    health.fault(format!(
+                        "no answer for {seconds} s to {writes} write{}; what is not confirmed stays unacknowledged",
+                        if writes == 1 { "" } else { "s" }
+                    ));
+                }
+            }
+        };
+        self.moved = Some(Instant::now());
+        self.told = false;
+        Some(answer)
+    }
+}
 
 impl Writer {
     /// Works until `jobs` is closed and everything taken from it is settled, then closes the output.
@@ -60,7 +114,7 @@ impl Writer {
             (limits.messages_max, limits.linger) = (1, Duration::ZERO);
         }
         let mut batcher = Batcher::new(limits);
-        let mut in_flight = InFlight::new();
+        let mut in_flight = InFlight::default();
         let mut again = Vec::new();
         let mut instead = Vec::new();
         let mut open = true;
@@ -75,7 +129,7 @@ impl Writer {
             }
             tokio::select! {
                 biased;
-                Some((write, started, result)) = in_flight.next() => {
+                Some((write, started, result)) = in_flight.next(&self.context.health) => {
                     if let Some(write) = self.settle(write, started, result, &mut instead).await? {
                         again.push(write);
                         self.recover(&mut again, &mut in_flight, &mut backoff, &mut instead).await?;
@@ -136,7 +190,7 @@ impl Writer {
         }
         let Some(retry) = retry else {
             self.count_delivered(write.parcel.len() - rejected.len());
-            self.context.health.ok();
+            self.context.health.progress();
             debug!(output = self.context.label, messages = write.parcel.len(), attempts = write.attempts, "settled");
             write.acks.into_iter().for_each(|ack| ack.delivered());
             return Ok(None);
@@ -169,7 +223,7 @@ impl Writer {
         instead: &mut Vec<Job>,
     ) -> Result<(), PipelineError> {
         loop {
-            while let Some((write, started, result)) = in_flight.next().await {
+            while let Some((write, started, result)) = in_flight.next(&self.context.health).await {
                 again.extend(self.settle(write, started, result, instead).await?);
             }
             if again.is_empty() {
