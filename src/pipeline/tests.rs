@@ -200,6 +200,7 @@ fn bench(batches: &[&[&str]], out: Box<dyn Output>, dead_letter: Option<Box<dyn 
         }],
         outputs: vec![OutputPart { label: "out".into(), output: out, when: vec![] }],
         dead_letter,
+        archive: None,
         limits: Limits { in_flight_bytes_max: 1 << 20, shutdown_timeout: Duration::from_secs(20) },
         once: Default::default(),
     };
@@ -490,4 +491,50 @@ async fn a_split_message_of_which_one_part_never_arrives_is_not_acknowledged() {
     bench.pipeline.limits.shutdown_timeout = Duration::from_secs(5);
     let (_, outcomes) = bench.run().await;
     assert_eq!(outcomes, [(1, Undelivered)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_archive_gets_every_message_as_it_came_and_acks_wait_for_it() {
+    let (out, writes) = accepts();
+    let (dead, letters) = accepts();
+    let mut tries = 0;
+    let (archive, archived) = output(move |_| {
+        tries += 1;
+        Some(if tries < 4 { Err(WriteError::retry("the disk is full")) } else { Ok(()) })
+    });
+    let mut bench = bench(&[&["a", "bad", "drop"]], out, Some(dead));
+    bench.pipeline.archive = Some(archive);
+    let (result, outcomes) = bench.run().await;
+    result.unwrap();
+    assert_eq!(*archived.lock(), vec![vec!["a", "bad", "drop"]; 4]);
+    assert_eq!(*writes.lock(), [vec!["A"]]);
+    assert_eq!(letters.lock().len(), 1);
+    assert_eq!(outcomes, [(1, Delivered)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_archive_does_not_confirm_is_not_acknowledged() {
+    let (out, writes) = accepts();
+    let (archive, _) = output(|_| None);
+    let mut bench = bench(&[&["a"]], out, None);
+    bench.pipeline.archive = Some(archive);
+    let (result, outcomes) = bench.run().await;
+    result.unwrap();
+    assert_eq!(*writes.lock(), [vec!["A"]], "the outputs do not wait for the archive");
+    assert_eq!(outcomes, [(1, Undelivered)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_the_archive_refuses_becomes_a_dead_letter() {
+    let (out, _) = accepts();
+    let (dead, letters) = accepts();
+    let refused = || vec![Rejection { index: 0, code: "too-large".into(), reason: "too large".into() }];
+    let (archive, _) = output(move |_| Some(Err(WriteError::rejected(refused()))));
+    let mut bench = bench(&[&["a"]], out, Some(dead));
+    bench.pipeline.archive = Some(archive);
+    let (result, outcomes) = bench.run().await;
+    result.unwrap();
+    let letter: serde_json::Value = serde_json::from_str(&letters.lock()[0][0]).unwrap();
+    assert_eq!((&letter["stage"], &letter["payload"]), (&"archive".into(), &"a".into()));
+    assert_eq!(outcomes, [(1, Delivered)]);
 }
