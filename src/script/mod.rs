@@ -11,6 +11,7 @@ mod needs;
 mod path;
 mod plan;
 mod program;
+mod review;
 mod scan;
 mod syntax;
 mod template;
