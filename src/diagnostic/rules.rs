@@ -48,7 +48,6 @@ rules! {
     "no-fields"
     "no-path"
     "not-a-definition"
-    "not-available"
     "nothing-to-set"
     "one-component"
     "one-script"

@@ -8,7 +8,6 @@ mod component_fault;
 mod delivery;
 mod missing_dead_letter;
 mod missing_field;
-mod not_available;
 mod one_component;
 mod out_of_range;
 mod same_client;
@@ -70,7 +69,6 @@ fn one(document: &Document, registry: &Registry, grammar: &serde_json::Value) ->
     found.extend(schema::walk(&document.file, &schema::Subject::pipeline(), root, grammar, start..start));
     let file = File { document, registry, root, slots: document.slots() };
     bad_label::check(&file, &mut found);
-    not_available::check(&file, &mut found);
     let mut promised = Vec::new();
     for slot in &file.slots {
         if one_component::check(&file, slot, &mut found) && unknown_component::check(&file, slot, &mut found) {
