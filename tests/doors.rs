@@ -11,6 +11,7 @@ const ROOMS: &[&str] = &[
     "spec",
     "codec",
     "script",
+    "archive",
     "client",
     "input",
     "step",

@@ -143,7 +143,7 @@ impl Args {
         let faults: Vec<_> = found.into_iter().filter(|fault| fault.severity == Severity::Error).collect();
         let faults: Vec<_> = faults.into_iter().map(|fault| self.in_script(fault)).collect();
         if !faults.is_empty() {
-            eprint(&diagnostic::render(&faults, Format::Full, std::io::stderr().is_terminal()));
+            eprint(&diagnostic::render(&faults, Format::Full, colour::stderr()));
             return Ok(ExitCode::from(FAULTS));
         }
         let [document] = &documents;
@@ -338,7 +338,7 @@ fn json(sample: &Sample, tried: &Tried) -> String {
 
 fn text(sample: &Sample, tried: &Tried, is_script: bool, script: Option<&str>) -> String {
     let pretty = |bytes: &[u8]| match serde_json::from_slice::<Json>(bytes) {
-        Ok(value) if colour() => serde_json::to_string_pretty(&value).unwrap_or_default(),
+        Ok(value) if colour::stdout() => serde_json::to_string_pretty(&value).unwrap_or_default(),
         _ => bytes_text(bytes),
     };
     let mut out = format!("in   {}\n", pretty(&sample.payload));
@@ -385,5 +385,5 @@ fn caret(letter: &TriedLetter, script: Option<&str>) -> String {
     let label = format!("{code} in {stage}");
     let mut shown = Diagnostic::error("dead-letter", &file, start..end, reason.clone());
     shown.label = label;
-    diagnostic::render(&[shown], Format::Full, colour())
+    diagnostic::render(&[shown], Format::Full, colour::stderr())
 }

@@ -9,6 +9,7 @@ mod document;
 mod environment;
 mod expand;
 mod grammar;
+mod markdown;
 mod pipeline;
 mod scalar;
 mod yaml;

@@ -235,6 +235,7 @@ impl Component {
         let mut diagnostic =
             Diagnostic::error(fault.code, &file, span, hide(&fault.title)).with_label(hide(&fault.label));
         diagnostic.help = fault.help.as_deref().map(hide);
+        diagnostic.severity = fault.severity;
         diagnostic
     }
 

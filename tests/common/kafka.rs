@@ -9,12 +9,15 @@ use std::{
 
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult},
+    client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
     message::{DeliveryResult, Headers as _},
     producer::{BaseRecord, ProducerContext, ThreadedProducer},
 };
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
 use super::eventually;
 
@@ -100,6 +103,34 @@ pub fn read_all(brokers: &str, topic: &str) -> Result<Vec<Record>, String> {
         left -= 1;
     }
     Ok(records)
+}
+
+/// Makes a topic; one of that name that is being deleted is waited for.
+pub fn create(brokers: &str, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+    let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    new.config = settings.to_vec();
+    let (admin, runtime) = admin(brokers);
+    eventually("Kafka makes a topic", || done(runtime.block_on(admin.create_topics([&new], &AdminOptions::new()))));
+}
+
+/// Deletes a topic with all that is in it.
+pub fn delete(brokers: &str, topic: &str) {
+    let (admin, runtime) = admin(brokers);
+    eventually("Kafka deletes a topic", || done(runtime.block_on(admin.delete_topics(&[topic], &AdminOptions::new()))));
+}
+
+fn admin(brokers: &str) -> (AdminClient<DefaultClientContext>, Runtime) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("broker.address.family", "v4");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime starts");
+    (config.create().expect("the settings are right"), runtime)
+}
+
+fn done(results: Result<Vec<TopicResult>, KafkaError>) -> Result<(), String> {
+    for result in results.map_err(|error| error.to_string())? {
+        result.map_err(|(topic, error)| format!("{topic}: {error}"))?;
+    }
+    Ok(())
 }
 
 /// Writes messages, however long the broker is away.

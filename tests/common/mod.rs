@@ -18,13 +18,16 @@ pub mod streamer;
 use std::{
     collections::BTreeSet,
     path::PathBuf,
-    time::{Duration, Instant},
+    sync::OnceLock,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 pub use case::{Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA};
 pub use mqtt::Publisher;
 pub use stack::Stack;
 pub use streamer::Streamer;
+
+use rand::{SeedableRng as _, rngs::StdRng};
 
 /// How long a fact may take on a slow, busy machine. Nothing is judged by it but "never".
 pub const NEVER: Duration = Duration::from_secs(120);
@@ -69,6 +72,27 @@ pub fn complete(got: &BTreeSet<u32>, sent: u32) -> Result<(), String> {
 /// The repository.
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// How often a fault is repeated: `short`, or `long` with `FAULTS=full`.
+pub fn full<T>(short: T, long: T) -> T {
+    if std::env::var("FAULTS").is_ok_and(|value| value == "full") { long } else { short }
+}
+
+/// Moments that differ from run to run and can be had again with `FAULTS_SEED`.
+pub fn dice() -> StdRng {
+    note(format!("FAULTS_SEED={}", seed()));
+    StdRng::seed_from_u64(seed())
+}
+
+/// What the moments of this run follow from: `FAULTS_SEED`, or the time.
+pub fn seed() -> u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    *SEED.get_or_init(|| {
+        let given = std::env::var("FAULTS_SEED").ok();
+        let given = given.map(|seed| seed.parse().unwrap_or_else(|_| panic!("FAULTS_SEED={seed} is not a number")));
+        given.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs())
+    })
 }
 
 /// Says something in the output of a test, for whoever reads a failed or slow run.
