@@ -4,10 +4,12 @@
 //! would already have rounded an integer past 64 bits to a float. It accepts and refuses exactly what `serde_json` does,
 //! but for two things: numbers too large for a float (`1e400`) are numbers here, and nesting is an error of its own. It
 //! never recurses deeper than `DEPTH_MAX`.
+mod checked;
 mod read;
 mod scan;
 mod write;
 
+pub use checked::{items, member};
 pub use read::{Kind, NotJson, Number, Reader, Text};
 pub use scan::scan;
 pub use write::{NotFinite, compact, float, integer, string};

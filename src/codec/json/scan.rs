@@ -121,9 +121,7 @@ impl Scanner<'_> {
     #[inline]
     fn digits(&mut self) -> Result<usize, Bad> {
         let start = self.at;
-        while self.peek().is_ascii_digit() {
-            self.at += 1;
-        }
+        self.at = super::write::next_no_digit(self.bytes, start);
         if self.at == start { Err(Bad) } else { Ok(self.at - start) }
     }
 

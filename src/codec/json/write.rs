@@ -32,22 +32,46 @@ pub fn string(text: &str, out: &mut Vec<u8>) -> bool {
     written > 0
 }
 
-/// The first byte from `start` on that cannot stand in a JSON string as it is: a quote, a backslash, a control character.
-pub(super) fn next_special(bytes: &[u8], start: usize) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = ONES << 7;
-    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+/// Each byte of a word, and the highest bit of each.
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = ONES << 7;
+
+/// Which byte of a word the lowest marked one is.
+fn first(marks: u64) -> usize {
+    marks.trailing_zeros() as usize / 8
+}
+
+/// The first byte from `start` on that is no digit, or the end.
+#[inline]
+pub(super) fn next_no_digit(bytes: &[u8], start: usize) -> usize {
     let mut at = start;
-    // Eight bytes at a time: most have none. A false alarm only ends in the loop below.
     while let Some(chunk) = bytes.get(at..at + 8) {
-        let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
-        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
-        if control | has_zero(word ^ (ONES * 0x22)) | has_zero(word ^ (ONES * 0x5c)) != 0 {
-            break;
+        let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes")) ^ (ONES * 0x30);
+        // What is above 9 now was no digit. A carry may give false alarms, but only behind a true one.
+        let found = (word.wrapping_add(ONES * (0x80 - 10)) | word) & HIGH;
+        if found != 0 {
+            return at + first(found);
         }
         at += 8;
     }
-    bytes[at..].iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\').map(|offset| at + offset)
+    at + bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count()
+}
+
+/// The first byte from `start` on that cannot stand in a JSON string as it is: a quote, a backslash, a control character.
+pub(super) fn next_special(bytes: &[u8], start: usize) -> Option<usize> {
+    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let mut at = start;
+    // Eight bytes at a time. A borrow may give false alarms, but only behind a true one: the first is always true.
+    while let Some(chunk) = bytes.get(at..at + 8) {
+        let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
+        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
+        let found = control | has_zero(word ^ (ONES * 0x22)) | has_zero(word ^ (ONES * 0x5c));
+        if found != 0 {
+            return Some(at + first(found));
+        }
+        at += 8;
+    }
+    bytes.get(at..)?.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\').map(|offset| at + offset)
 }
 
 /// Appends an integer.
@@ -102,6 +126,27 @@ mod tests {
             let mut out = Vec::new();
             string(text, &mut out);
             assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn the_first_special_byte_and_the_first_that_is_no_digit_are_found_wherever_they_stand() {
+        // Every byte at every place, among others that could raise a false alarm.
+        for filler in [b"0123456789".as_slice(), b"/:9 !#[]\x7f\x80\xff", b"\x1f\"\\0"] {
+            for byte in 0..=255_u8 {
+                for place in 0..20 {
+                    let mut bytes: Vec<u8> = b"12345678".iter().chain(filler).chain(filler).copied().collect();
+                    bytes.resize(20, b'7');
+                    bytes[place] = byte;
+                    for start in 0..20 {
+                        let rest = || bytes[start..].iter();
+                        let special = rest().position(|b| *b < 0x20 || *b == b'"' || *b == b'\\');
+                        assert_eq!(next_special(&bytes, start), special.map(|at| start + at), "{bytes:?} {start}");
+                        let end = rest().position(|b| !b.is_ascii_digit()).map_or(20, |at| start + at);
+                        assert_eq!(next_no_digit(&bytes, start), end, "{bytes:?} {start}");
+                    }
+                }
+            }
         }
     }
 

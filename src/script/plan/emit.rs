@@ -1,5 +1,6 @@
 //! Writes the value of a script as JSON, straight from what it is made of.
 use super::{
+    builtins::Builtin,
     run::{Run, Running, Stop},
     tree::{Block, E},
     value::V,
@@ -16,6 +17,15 @@ pub(super) struct Writer<'o> {
     index: &'o mut [Slot],
     indexed: bool,
     depth: usize,
+}
+
+/// What became of an expression that may be copied from the payload.
+enum Copied {
+    Written(SlotKind),
+    /// It is `()`, and nothing is written.
+    Nothing,
+    /// It has to be worked out.
+    NotOne,
 }
 
 impl<'o> Writer<'o> {
@@ -90,6 +100,11 @@ impl<'o> Writer<'o> {
             E::Coalesce(choices) => {
                 let (last, others) = choices.split_last().ok_or(Stop::Deopt)?;
                 for choice in others {
+                    match self.copy(run, choice)? {
+                        Copied::Written(kind) => return Ok(kind),
+                        Copied::Nothing => continue,
+                        Copied::NotOne => {}
+                    }
                     match run.value(choice)? {
                         V::Unit => {}
                         value => return self.plain(run, value),
@@ -97,11 +112,42 @@ impl<'o> Writer<'o> {
                 }
                 self.value(run, last)
             }
-            expression => {
-                let value = run.value(expression)?;
-                self.plain(run, value)
-            }
+            expression => match self.copy(run, expression)? {
+                Copied::Written(kind) => Ok(kind),
+                Copied::Nothing => self.plain(run, V::Unit),
+                Copied::NotOne => {
+                    let value = run.value(expression)?;
+                    self.plain(run, value)
+                }
+            },
         }
+    }
+
+    /// Appends what is only passed on as it stands in the payload, in one piece: a place, or the number at a place.
+    fn copy<'m>(&mut self, run: &Run<'m>, expression: &'m E) -> Running<'m, Copied> {
+        let (path, numeric) = match expression {
+            E::Path(path) => (path, false),
+            E::Builtin(Builtin::Numeric, arguments) => match arguments.as_slice() {
+                [E::Path(path)] => (path, true),
+                _ => return Ok(Copied::NotOne),
+            },
+            _ => return Ok(Copied::NotOne),
+        };
+        let slot = run.slot_of(path)?;
+        let Some(json) = run.payload.json else { return Ok(Copied::Nothing) };
+        match slot.kind {
+            SlotKind::Missing | SlotKind::Null => return Ok(Copied::Nothing),
+            // A text may spell a number.
+            SlotKind::Text | SlotKind::Escaped if numeric => return Ok(Copied::NotOne),
+            // As `plain` does.
+            SlotKind::Int if slot.of(json) == "-0" => return Ok(Copied::NotOne),
+            SlotKind::Object | SlotKind::Array if self.depth + run.payload.depth > json::DEPTH_MAX => {
+                return Err(Stop::Deopt);
+            }
+            _ => {}
+        }
+        self.out.extend_from_slice(slot.json(json).as_bytes());
+        Ok(Copied::Written(slot.kind))
     }
 
     /// Appends the value of a block.

@@ -547,19 +547,12 @@ impl<'m> Run<'m> {
             value = match &link.kind {
                 LinkKind::Present if matches!(value, V::Unit) => return Err(Stop::Deopt),
                 LinkKind::Present => value,
-                LinkKind::Field(name) => match value.opened(self.bump) {
-                    V::Map(members) => member(members, name),
-                    _ => return Err(Stop::Deopt),
-                },
+                LinkKind::Field(name) => value.member(name)?,
                 LinkKind::Index(index) => {
                     let index = self.plain(index)?;
-                    match (value.opened(self.bump), index) {
-                        (V::Map(members), V::Text(name)) => member(members, name),
-                        (V::List(items), V::Int(index)) => {
-                            let at = usize::try_from(index).map_err(|_| Stop::Deopt)?;
-                            *items.get(at).ok_or(Stop::Deopt)?
-                        }
-                        _ => return Err(Stop::Deopt),
+                    match (value, index) {
+                        (V::Json(_) | V::Map(_), V::Text(name)) => value.member(name)?,
+                        _ => self.item(value, index)?,
                     }
                 }
                 LinkKind::Builtin(builtin, arguments) => {
@@ -577,6 +570,13 @@ impl<'m> Run<'m> {
             };
         }
         Ok(value)
+    }
+
+    /// An item of a list.
+    fn item(&self, list: V<'m>, index: V<'m>) -> Running<'m, V<'m>> {
+        let (V::List(items), V::Int(index)) = (list.opened(self.bump), index) else { return Err(Stop::Deopt) };
+        let at = usize::try_from(index).map_err(|_| Stop::Deopt)?;
+        items.get(at).copied().ok_or(Stop::Deopt)
     }
 
     fn each(&mut self, how: How, items: &'m [V<'m>], closure: &'m Closure) -> Running<'m, V<'m>> {
@@ -625,10 +625,6 @@ fn leave<'m>(body: Running<'m, V<'m>>) -> Running<'m, V<'m>> {
         Err(Stop::Break | Stop::Continue) => Err(Stop::Deopt),
         other => other,
     }
-}
-
-fn member<'m>(members: &'m [(&'m str, V<'m>)], name: &str) -> V<'m> {
-    members.binary_search_by(|(member, _)| (*member).cmp(name)).map_or(V::Unit, |at| members[at].1)
 }
 
 /// The nth part of a text.

@@ -5,7 +5,7 @@ use bumpalo::{Bump, collections::String as BumpString};
 
 use super::run::Deopt;
 use crate::{
-    codec::json::{Kind, Reader, Text},
+    codec::json::{self, Kind, Reader, Text},
     message::{Slot, SlotKind},
     script::{syntax::Operator, value::Value},
 };
@@ -69,6 +69,20 @@ impl<'a> V<'a> {
         match self {
             Self::Json(json) => open(json, bump),
             other => other.plain(bump),
+        }
+    }
+
+    /// Its member, when it is a map; `()` where there is none.
+    #[inline]
+    pub fn member(self, name: &str) -> Result<Self, Deopt> {
+        match self {
+            Self::Json(json) if json.starts_with('{') => {
+                Ok(Self::of_slot(json, json::member(json, name).ok_or(Deopt)?))
+            }
+            Self::Map(members) => {
+                Ok(members.binary_search_by(|(member, _)| (*member).cmp(name)).map_or(Self::Unit, |at| members[at].1))
+            }
+            _ => Err(Deopt),
         }
     }
 
@@ -166,14 +180,13 @@ fn decode<'a>(raw: &str, bump: &'a Bump) -> &'a str {
 /// The items of an array or the members of an object.
 fn open<'a>(json: &'a str, bump: &'a Bump) -> V<'a> {
     const CHECKED: &str = "the payload was read from end to end before";
-    let mut reader = Reader::new(json);
-    if reader.value().expect(CHECKED) == Kind::Array {
+    if json.starts_with('[') {
         let mut items = bumpalo::collections::Vec::new_in(bump);
-        while reader.next_item(items.is_empty()).expect(CHECKED) {
-            items.push(of_reader(&mut reader, json));
-        }
+        json::items(json, |slot| items.push(V::of_slot(json, slot))).expect(CHECKED);
         return V::List(items.into_bump_slice());
     }
+    let mut reader = Reader::new(json);
+    reader.value().expect(CHECKED);
     let mut members: bumpalo::collections::Vec<'_, (&str, V<'_>)> = bumpalo::collections::Vec::new_in(bump);
     let mut sorted = true;
     while let Some(key) = reader.next_key(members.is_empty()).expect(CHECKED) {

@@ -104,6 +104,10 @@ fn compare(mapping: &mut Mapping, script: &str, batch: &mut Batch, at: usize) ->
     }
     let truth = mapping.interpret(message, &mut interpreted);
     mapping.interpreted();
+    if matches!(&truth, Err(error) if error.code == "script-limit") {
+        // A plan is quicker than the interpreter, and the machine may be busy.
+        return Came::Left;
+    }
     let payload = String::from_utf8_lossy(message.payload());
     assert_eq!(plan, truth, "\n--- script\n{script}\n--- payload\n{payload}\n");
     if plan == Ok(Emit::Written) {
