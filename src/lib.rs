@@ -6,6 +6,7 @@ pub mod client;
 pub mod codec;
 pub mod config;
 pub mod diagnostic;
+pub mod explain;
 pub mod http;
 pub mod input;
 pub mod lint;

@@ -21,6 +21,7 @@ const ROOMS: &[&str] = &[
     "registry",
     "lint",
     "pipeline",
+    "explain",
     "http",
     "serve",
     "cli",

@@ -3,6 +3,7 @@
 //!
 //! A new command is its file and two lines here: `mod x;` and `x::COMMAND,`.
 mod colour;
+mod explain;
 mod files;
 mod lint;
 mod list;
@@ -22,8 +23,16 @@ use std::{
 use clap::{Args as _, FromArgMatches as _};
 
 /// Every command, in the order that `--help` lists them.
-const COMMANDS: &[Command] =
-    &[run::COMMAND, lint::COMMAND, test::COMMAND, map::COMMAND, replay::COMMAND, list::COMMAND, schema::COMMAND];
+const COMMANDS: &[Command] = &[
+    run::COMMAND,
+    lint::COMMAND,
+    explain::COMMAND,
+    test::COMMAND,
+    map::COMMAND,
+    replay::COMMAND,
+    list::COMMAND,
+    schema::COMMAND,
+];
 
 /// One command of the table.
 struct Command {
@@ -43,6 +52,7 @@ const EXAMPLES: &str = "\
 Examples:
   streamer run pipelines/*.yaml    run pipelines until they end or are told to stop
   streamer lint pipelines/*.yaml   check pipelines without running them
+  streamer explain my.yaml         every setting and its source, the guarantee
   streamer test pipelines/*.yaml   run the tests that stand in them
   streamer map my.yaml samples     try a pipeline's steps on samples
   streamer replay archive/x --pipeline my.yaml   do the work again from an archive

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 use crate::{
     ack::Ack,
-    client::mqtt::topic::Filter,
+    client::{Contact, mqtt::topic::Filter},
     message::{Batch, Captures},
     metrics::{ComponentMetrics, Health},
     spec::Spec,
@@ -87,6 +87,11 @@ impl TopicNames {
 pub trait Input: Send {
     /// What happens to messages that are never acknowledged.
     fn replay(&self) -> Replay;
+
+    /// What its settings tell of the outside world.
+    fn contact(&self) -> Option<Contact> {
+        None
+    }
 
     /// From now on batches are recorded before they are handed out, each as a `Recorded`, so that an output can tell when
     /// one comes again. Called before `connect`, and only when `replay` is `ByOffset`.

@@ -97,6 +97,26 @@ impl Output for FakeOutput {
     async fn close(&mut self, _: Duration) {}
 }
 
+/// Nobody listens.
+struct Unreachable;
+
+#[async_trait]
+impl Output for Unreachable {
+    fn limits(&self) -> WriteLimits {
+        WriteLimits { messages_max: 1, bytes_max: 1 << 20, linger: Duration::ZERO, in_flight_max: 1 }
+    }
+
+    async fn connect(&mut self, _: &OutputContext) -> Result<(), OutputError> {
+        Err(OutputError("nobody listens".into()))
+    }
+
+    async fn write(&mut self, _: &Parcel) -> Delivery {
+        unreachable!("it never connects")
+    }
+
+    async fn close(&mut self, _: Duration) {}
+}
+
 /// Answers every write when the test says so.
 struct SlowOutput {
     answered: futures_util::future::Shared<futures_util::future::BoxFuture<'static, Result<(), ()>>>,
@@ -369,6 +389,26 @@ async fn a_full_budget_stops_reading() {
     bench.pipeline.run(&bench.environment, stop).await.unwrap();
     assert_eq!(writes.lock().len(), 1, "1 MiB holds one such batch and its mapped copy");
     assert!(outcomes.0.lock().iter().all(|(_, outcome)| *outcome == Undelivered));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pipeline_whose_output_never_connected_stops_at_once_when_it_has_nothing_to_deliver() {
+    for (batches, waits) in [(&[][..], 0), (&[&["a"][..]][..], 20)] {
+        let mut bench = bench(batches, Box::new(Unreachable), None);
+        let batches = batches.iter().map(|batch| batch.iter().map(|text| (*text).to_owned()).collect()).collect();
+        let outcomes = bench.outcomes.clone();
+        bench.pipeline.inputs[0].input = Box::new(FakeInput { batches, ends: false, token: 0, outcomes });
+        let stop = CancellationToken::new();
+        let later = stop.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            later.cancel();
+        });
+        let started = tokio::time::Instant::now();
+        bench.pipeline.run(&bench.environment, stop).await.unwrap();
+        assert_eq!(started.elapsed().as_secs(), 60 + waits);
+        assert!(bench.outcomes.0.lock().iter().all(|(_, outcome)| *outcome == Undelivered));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -108,7 +108,7 @@ impl Writer {
     /// A message was refused and there is nowhere to put it. Acks of open writes are dropped: not delivered.
     pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>, close_within: Duration) -> Result<(), PipelineError> {
         let mut backoff = Backoff::default();
-        self.connect(&mut backoff).await;
+        let Some(first) = self.connect(&mut jobs, &mut backoff).await else { return Ok(()) };
         let mut limits = self.output.limits();
         if self.ranges {
             (limits.messages_max, limits.linger) = (1, Duration::ZERO);
@@ -116,7 +116,7 @@ impl Writer {
         let mut batcher = Batcher::new(limits);
         let mut in_flight = InFlight::default();
         let mut again = Vec::new();
-        let mut instead = Vec::new();
+        let mut instead = Vec::from_iter(first);
         let mut open = true;
         while open || !batcher.is_empty() || !in_flight.is_empty() || !instead.is_empty() {
             let now = Instant::now();
@@ -148,14 +148,26 @@ impl Writer {
         Ok(())
     }
 
-    /// Connects, however long it takes.
-    async fn connect(&mut self, backoff: &mut Backoff) {
-        while let Err(error) = self.output.connect(&self.context).await {
-            self.context.health.fault(error.to_string());
-            sleep(backoff.pause()).await;
+    /// Connects, however long it takes, and answers the job that came meanwhile. `None` when there is nothing to connect
+    /// for any more: `jobs` is closed and none has come.
+    async fn connect(&mut self, jobs: &mut mpsc::Receiver<Job>, backoff: &mut Backoff) -> Option<Option<Job>> {
+        let mut first = None;
+        let connect = async {
+            while let Err(error) = self.output.connect(&self.context).await {
+                self.context.health.fault(error.to_string());
+                sleep(backoff.pause()).await;
+            }
+            self.context.health.ok();
+            backoff.reset();
+        };
+        let mut connect = std::pin::pin!(connect);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut connect => return Some(first),
+                job = jobs.recv(), if first.is_none() => first = Some(job?),
+            }
         }
-        self.context.health.ok();
-        backoff.reset();
     }
 
     /// Hands a write to the output.
