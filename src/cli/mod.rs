@@ -9,6 +9,8 @@ mod lint;
 mod list;
 mod logging;
 mod map;
+mod progress;
+mod replay;
 mod run;
 mod schema;
 mod test;
@@ -21,8 +23,16 @@ use std::{
 use clap::{Args as _, FromArgMatches as _};
 
 /// Every command, in the order that `--help` lists them.
-const COMMANDS: &[Command] =
-    &[run::COMMAND, lint::COMMAND, explain::COMMAND, test::COMMAND, map::COMMAND, list::COMMAND, schema::COMMAND];
+const COMMANDS: &[Command] = &[
+    run::COMMAND,
+    lint::COMMAND,
+    explain::COMMAND,
+    test::COMMAND,
+    map::COMMAND,
+    replay::COMMAND,
+    list::COMMAND,
+    schema::COMMAND,
+];
 
 /// One command of the table.
 struct Command {
@@ -45,6 +55,7 @@ Examples:
   streamer explain my.yaml         every setting and its source, the guarantee
   streamer test pipelines/*.yaml   run the tests that stand in them
   streamer map my.yaml samples     try a pipeline's steps on samples
+  streamer replay archive/x --pipeline my.yaml   do the work again from an archive
   streamer list                    what inputs, steps and outputs there are
   streamer list mqtt               every setting of one of them";
 

@@ -5,7 +5,7 @@ use super::run::{InputPart, Limits, OutputPart, Pipeline, StepPart};
 use crate::{
     config::{self, Component, Delivery},
     diagnostic::Diagnostic,
-    input::Replay,
+    input::{Input, Replay, TopicNames},
     output::Once,
     registry::Registry,
     script::Condition,
@@ -69,6 +69,36 @@ impl Pipeline {
         let once = once(config.delivery, &inputs, &outputs);
         let pipeline = Self { name: config.name.clone(), inputs, outputs, dead_letter, archive, limits, once };
         if faults.is_empty() { Ok(pipeline) } else { Err(faults) }
+    }
+}
+
+impl Pipeline {
+    /// The same pipeline, fed by `input` in place of its own inputs, and without an archive: what comes was archived before.
+    /// The steps are those of the lane `label`, of the first one when there is none. `delivery` is what its file asks for.
+    ///
+    /// # Errors
+    /// There is no such input.
+    pub fn fed_by(
+        mut self,
+        label: Option<&str>,
+        delivery: Option<Delivery>,
+        input: impl FnOnce(Option<TopicNames>) -> Box<dyn Input>,
+    ) -> Result<Self, String> {
+        let lane = match label {
+            None => 0,
+            Some(label) => self.inputs.iter().position(|part| part.label == label).ok_or_else(|| {
+                let labels: Vec<_> = self.inputs.iter().map(|part| format!("`{}`", part.label)).collect();
+                format!("pipeline `{}` has no input `{label}`; it has {}", self.name, labels.join(", "))
+            })?,
+        };
+        let InputPart { label, input: own, steps } = self.inputs.swap_remove(lane);
+        self.inputs = vec![InputPart { label, input: input(own.topic_names()), steps }];
+        for output in &mut self.outputs {
+            output.when = std::mem::take(&mut output.when).into_iter().skip(lane).take(1).collect();
+        }
+        self.archive = None;
+        self.once = once(delivery, &self.inputs, &self.outputs);
+        Ok(self)
     }
 }
 
