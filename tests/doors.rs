@@ -19,6 +19,7 @@ const ROOMS: &[&str] = &[
     "plugin",
     "registry",
     "lint",
+    "dead_letter",
     "pipeline",
     "http",
     "serve",

@@ -2,7 +2,9 @@
 //! is well, 1 faults in the user's files, 2 could not do what was asked.
 //!
 //! A new command is its file and two lines here: `mod x;` and `x::COMMAND,`.
+mod caret;
 mod colour;
+mod dead_letter;
 mod files;
 mod lint;
 mod list;
@@ -21,7 +23,7 @@ use clap::{Args as _, FromArgMatches as _};
 
 /// Every command, in the order that `--help` lists them.
 const COMMANDS: &[Command] =
-    &[run::COMMAND, lint::COMMAND, test::COMMAND, map::COMMAND, list::COMMAND, schema::COMMAND];
+    &[run::COMMAND, lint::COMMAND, test::COMMAND, map::COMMAND, list::COMMAND, schema::COMMAND, dead_letter::COMMAND];
 
 /// One command of the table.
 struct Command {

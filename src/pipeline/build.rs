@@ -5,8 +5,8 @@ use super::run::{InputPart, Limits, OutputPart, Pipeline, StepPart};
 use crate::{
     config::{self, Component, Delivery},
     diagnostic::Diagnostic,
-    input::Replay,
-    output::Once,
+    input::{Input, Replay},
+    output::{Once, Output},
     registry::Registry,
     script::Condition,
     spec::Spec,
@@ -65,6 +65,25 @@ impl Pipeline {
         let once = once(config.delivery, &inputs, &outputs);
         let pipeline = Self { name: config.name.clone(), inputs, outputs, dead_letter, limits, once };
         if faults.is_empty() { Ok(pipeline) } else { Err(faults) }
+    }
+
+    /// The same pipeline, reading from `input` in place of its own inputs; at least once.
+    pub fn fed_by(mut self, label: &str, input: Box<dyn Input>) -> Self {
+        // Every lane has the same steps.
+        self.inputs.truncate(1);
+        if let Some(part) = self.inputs.first_mut() {
+            (part.label, part.input) = (label.to_owned(), input);
+        }
+        self.outputs.iter_mut().for_each(|output| output.when.truncate(1));
+        self.once = Once::No;
+        self
+    }
+
+    /// The same, with nothing between its input and `output`.
+    pub fn straight_to(mut self, label: &str, output: Box<dyn Output>) -> Self {
+        self.inputs.iter_mut().for_each(|part| part.steps.clear());
+        self.outputs = vec![OutputPart { label: label.to_owned(), output, when: Vec::new() }];
+        self
     }
 }
 
