@@ -2,7 +2,9 @@
 //! is well, 1 faults in the user's files, 2 could not do what was asked.
 //!
 //! A new command is its file and two lines here: `mod x;` and `x::COMMAND,`.
+mod caret;
 mod colour;
+mod dead_letter;
 mod explain;
 mod files;
 mod lint;
@@ -30,6 +32,7 @@ const COMMANDS: &[Command] = &[
     test::COMMAND,
     map::COMMAND,
     replay::COMMAND,
+    dead_letter::COMMAND,
     list::COMMAND,
     schema::COMMAND,
 ];

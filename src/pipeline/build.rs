@@ -6,7 +6,7 @@ use crate::{
     config::{self, Component, Delivery},
     diagnostic::Diagnostic,
     input::{Input, Replay, TopicNames},
-    output::Once,
+    output::{Once, Output},
     registry::Registry,
     script::Condition,
     spec::Spec,
@@ -69,6 +69,13 @@ impl Pipeline {
         let once = once(config.delivery, &inputs, &outputs);
         let pipeline = Self { name: config.name.clone(), inputs, outputs, dead_letter, archive, limits, once };
         if faults.is_empty() { Ok(pipeline) } else { Err(faults) }
+    }
+
+    /// The same, with nothing between its input and `output`.
+    pub fn straight_to(mut self, label: &str, output: Box<dyn Output>) -> Self {
+        self.inputs.iter_mut().for_each(|part| part.steps.clear());
+        self.outputs = vec![OutputPart { label: label.to_owned(), output, when: Vec::new() }];
+        self
     }
 }
 
