@@ -168,9 +168,8 @@ impl Redrive {
         let (bar, name) = (bar(chosen.len() as u64), opened.name().to_owned());
         let (store, kept, rate) = (opened.store.clone(), opened.kept.clone(), self.rate.map(f64::from));
         let input = Letters::new(store, kept, chosen, self.way(), rate, marker, progress.clone());
-        let pipeline = pipeline
-            .fed_by(None, Some(Delivery::AtLeastOnce), |_| Box::new(input))
-            .map_err(anyhow::Error::msg)?;
+        let pipeline =
+            pipeline.fed_by(None, Some(Delivery::AtLeastOnce), |_| Box::new(input)).map_err(anyhow::Error::msg)?;
         let metrics = Metrics::new();
         let environment = Environment {
             metrics: metrics.clone(),
