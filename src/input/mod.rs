@@ -70,6 +70,12 @@ pub trait Input: Send {
     /// What happens to messages that are never acknowledged.
     fn replay(&self) -> Replay;
 
+    /// True when its source keeps few messages that are not acknowledged, or none, so that the pipeline may keep them on
+    /// disk and answer their acks early (`spool:`).
+    fn can_spool(&self) -> bool {
+        false
+    }
+
     /// From now on batches are recorded before they are handed out, each as a `Recorded`, so that an output can tell when
     /// one comes again. Called before `connect`, and only when `replay` is `ByOffset`.
     fn record(&mut self, _cuts: Cuts) {}

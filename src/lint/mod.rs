@@ -14,6 +14,7 @@ mod out_of_range;
 mod same_client;
 mod same_name;
 mod schema;
+mod spool;
 mod unknown_component;
 mod unknown_field;
 mod unknown_value;
@@ -73,6 +74,7 @@ fn one(document: &Document, registry: &Registry, grammar: &serde_json::Value) ->
     }
     delivery::check(&file, &promised, &mut found);
     missing_dead_letter::check(&file, &mut found);
+    spool::check(&file, &promised, &mut found);
     found
 }
 

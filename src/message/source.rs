@@ -1,5 +1,10 @@
 //! What an input read: bytes, and where in them each message lies.
-use std::{any::Any, fmt, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use bytes::Bytes;
 
@@ -82,14 +87,14 @@ pub struct Source {
     headers: Vec<Header>,
     captures: Option<Arc<Captures>>,
     recorded: Option<Recorded>,
-    guard: Option<Box<dyn Any + Send + Sync>>,
+    guard: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Source {
     /// A source over bytes that the input has read already; every span of `origins` and `headers` points into `bytes`.
     /// `input` is the component's name, for example `mqtt`.
     pub fn new(input: impl Into<Arc<str>>, bytes: Bytes, origins: Vec<Origin>, headers: Vec<Header>) -> Self {
-        Self { input: input.into(), bytes, origins, headers, captures: None, recorded: None, guard: None }
+        Self { input: input.into(), bytes, origins, headers, captures: None, recorded: None, guard: OnceLock::new() }
     }
 
     /// The same, with names for topic levels.
@@ -160,6 +165,11 @@ impl Source {
         self.topic(origin).split('/').nth(level)
     }
 
+    /// The names for topic levels, of all filters.
+    pub fn all_captures(&self) -> Option<&Arc<Captures>> {
+        self.captures.as_ref()
+    }
+
     /// Names and values of all captures of a message.
     pub fn captures(&self, origin: &Origin) -> impl Iterator<Item = (&str, &str)> {
         let filter = self.captures.as_ref().and_then(|c| c.filters.get(origin.filter as usize));
@@ -169,8 +179,9 @@ impl Source {
             .filter_map(|(name, level)| Some((name.as_str(), self.topic(origin).split('/').nth(*level)?)))
     }
 
-    pub(super) fn hold(&mut self, guard: Box<dyn Any + Send + Sync>) {
-        self.guard = Some(guard);
+    pub(super) fn hold(&self, guard: Box<dyn Any + Send + Sync>) {
+        let held = self.guard.set(guard);
+        debug_assert!(held.is_ok(), "a source is held once");
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     batcher::Job,
     budget::Budget,
     dead_letter::{DeadLetters, Letter, ToDeadLetters, ToFiles},
+    spool,
     work::{Failed, Route, Share, Work, Worked},
     writer::{JOBS_WAITING_MAX, Writer},
 };
@@ -33,6 +34,8 @@ pub struct Pipeline {
     pub limits: Limits,
     /// Whether its parts leave every message once, also after a crash.
     pub once: Once,
+    /// Whether messages go to disk while outputs confirm nothing.
+    pub spool: Option<spool::Settings>,
 }
 
 /// An input and the steps of its lane.
@@ -78,7 +81,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    fn component(&self, pipeline: &str, kind: &'static str, label: &str) -> (ComponentMetrics, Health) {
+    pub(super) fn component(&self, pipeline: &str, kind: &'static str, label: &str) -> (ComponentMetrics, Health) {
         let metrics = self.metrics.component(pipeline, kind, label);
         let health = self.health.add(format!("{pipeline}/{kind}/{label}"), metrics.up.clone());
         (metrics, health)
@@ -124,7 +127,7 @@ impl Pipeline {
         metrics: &PipelineMetrics,
         stop: CancellationToken,
     ) -> Result<(), PipelineError> {
-        let Self { name, mut inputs, outputs, dead_letter, limits, once } = self;
+        let Self { name, mut inputs, outputs, dead_letter, limits, once, spool } = self;
         let budget = Budget::new(limits.in_flight_bytes_max, metrics.clone());
         if once != Once::No
             && let Some(OutputPart { output, .. }) = outputs.first()
@@ -153,6 +156,7 @@ impl Pipeline {
         });
         let letters = DeadLetters::new(name.clone(), dead_letter_jobs);
 
+        let linger = outputs.iter().map(|part| part.output.limits().linger).max().unwrap_or_default();
         let mut writers = JoinSet::new();
         let mut routes: Vec<Vec<(Route, mpsc::Sender<Job>)>> = inputs.iter().map(|_| Vec::new()).collect();
         for OutputPart { label, output, when } in outputs {
@@ -175,6 +179,7 @@ impl Pipeline {
         for (InputPart { label, input, steps }, routes) in inputs.into_iter().zip(routes) {
             let (component, health) = environment.component(&name, "input", &label);
             let context = InputContext { pipeline: name.to_string(), label, metrics: component, health };
+            let input = spool::around(input, spool, linger, &context, environment);
             let (letters, budget, metrics) = (letters.clone(), budget.clone(), metrics.clone());
             let script = |part: StepPart| (environment.metrics.script(&name, &part.label), part);
             let (routes, jobs) = routes.into_iter().unzip();

@@ -42,6 +42,8 @@ pub enum Found {
 pub struct Promise {
     /// For an input: what becomes of messages that are not acknowledged.
     pub replay: Option<Replay>,
+    /// For an input: a spool is of use to it.
+    pub can_spool: bool,
     /// For an output: it recognises what comes again.
     pub recognises: bool,
     /// For a step: what keeps its scripts from being compiled.
@@ -217,7 +219,12 @@ impl Found {
     pub fn check(&self, section: &Section) -> Result<Promise, Vec<Fault>> {
         match self {
             Self::Input(spec) => {
-                (spec.build)(section).map(|input| Promise { replay: Some(input.replay()), ..Promise::default() })
+                let promise = |input: Box<dyn Input>| Promise {
+                    replay: Some(input.replay()),
+                    can_spool: input.can_spool(),
+                    ..Promise::default()
+                };
+                (spec.build)(section).map(promise)
             }
             Self::Step(spec) => (spec.build)(section).map(|step| Promise { notes: step.notes(), ..Promise::default() }),
             Self::Output(spec) => {

@@ -305,6 +305,10 @@ impl Input for MqttInput {
         if kept && acknowledged { Replay::Unacknowledged } else { Replay::Never }
     }
 
+    fn can_spool(&self) -> bool {
+        true
+    }
+
     async fn connect(&mut self, context: &InputContext) -> Result<(), InputError> {
         self.running = None;
         let (first, answer) = oneshot::channel();
