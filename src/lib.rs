@@ -1,10 +1,12 @@
 //! streamer: a declarative stream processor. Rooms in import order; `docs/architecture.md` says what lives where.
 pub mod ack;
+pub mod archive;
 pub mod cli;
 pub mod client;
 pub mod codec;
 pub mod config;
 pub mod diagnostic;
+pub mod explain;
 pub mod http;
 pub mod input;
 pub mod lint;

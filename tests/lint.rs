@@ -2,8 +2,9 @@
 //! `.out` files anew; read the difference before committing it.
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 /// Runs the program in the folder of the fixtures, with an environment that holds nothing but what the fixtures use.
@@ -68,6 +69,82 @@ fn formats_show_the_same_faults() {
 }
 
 #[test]
+fn sarif_is_written_also_when_there_is_nothing_to_say() {
+    let output = streamer(&["lint", "--format", "sarif", "clean.yaml"]);
+    assert_eq!(output.status.code(), Some(0));
+    let log: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(log["runs"][0]["results"], serde_json::json!([]));
+    let output = streamer(&["lint", "--format", "sarif", "syntax.yaml", "utf8.yaml"]);
+    assert_eq!(output.status.code(), Some(1));
+    let log: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let results = log["runs"][0]["results"].as_array().expect("results");
+    assert_eq!(results[0]["locations"][0]["physicalLocation"]["region"]["startColumn"], 12);
+    for rule in log["runs"][0]["tool"]["driver"]["rules"].as_array().expect("rules") {
+        assert!(rule["help"]["markdown"].is_string(), "{rule}");
+    }
+}
+
+#[test]
+fn github_gets_annotations() {
+    let output = streamer(&["lint", "--format", "github", "syntax.yaml"]);
+    let line = text(&output.stdout);
+    assert!(line.starts_with("::error file=syntax.yaml,line=4,endLine=4,col=12,"), "{line}");
+    assert_eq!(line.matches('\n').count(), 1, "{line}");
+}
+
+#[test]
+fn standard_input_is_a_file_too() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_streamer"))
+        .args(["lint", "--format", "concise", "-"])
+        .current_dir(folder())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    child.stdin.take().expect("piped").write_all(b"inputs: 5\noutputs: {o: {drop: {}}}\n").expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout);
+    assert!(said.starts_with("<stdin>:1:9: error[wrong-type] `inputs` of the pipeline must be"), "{said}");
+}
+
+#[test]
+fn pipelines_in_markdown_have_the_lines_of_the_page() {
+    let output = streamer(&["lint", "--format", "concise", "page.md"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stdout),
+        "page.md:7:27: error[unknown-field] input `generate` has no field `cuont`\n\
+         page.md:18:6: error[bad-label] `20 °C` cannot be a label\n\
+         page.md:18:17: error[unknown-output] no output is called `dorp`\n"
+    );
+    assert_eq!(text(&output.stderr), "3 errors in 2 files\n", "blocks are runs of their own: no clash of names");
+}
+
+#[test]
+fn colours_are_for_terminals_unless_they_are_asked_for() {
+    let is_coloured = |arguments: &[&str]| text(&streamer(arguments).stdout).contains('\u{1b}');
+    assert!(!is_coloured(&["lint", "syntax.yaml"]), "a pipe");
+    assert!(is_coloured(&["lint", "--color", "always", "syntax.yaml"]));
+    assert!(is_coloured(&["--color=always", "lint", "syntax.yaml"]));
+    assert!(!is_coloured(&["lint", "--color", "never", "syntax.yaml"]));
+    assert_eq!(streamer(&["lint", "--color", "sometimes", "syntax.yaml"]).status.code(), Some(2));
+}
+
+#[test]
+fn every_code_explains_itself() {
+    let output = streamer(&["lint", "--explain", "unknown-field"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).starts_with("# `unknown-field`\n"));
+    assert_eq!(streamer(&["lint", "--explain", "error[unknown-field]"]).stdout, output.stdout);
+    let unknown = streamer(&["lint", "--explain", "unknwon-field"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert_eq!(text(&unknown.stderr), "error: no code is called `unknwon-field`; did you mean `unknown-field`?\n");
+    assert!(text(&streamer(&["lint", "--explain", "xyz"]).stderr).contains("there are: always-false, bad-address, "));
+}
+
+#[test]
 fn what_cannot_be_read_is_exit_code_2() {
     let output = streamer(&["lint", "absent.yaml"]);
     assert_eq!(output.status.code(), Some(2));
@@ -75,6 +152,9 @@ fn what_cannot_be_read_is_exit_code_2() {
     assert!(error.starts_with("error: cannot read `absent.yaml`: "), "{error}");
     assert_eq!(streamer(&["lint", "*.absent"]).status.code(), Some(2));
     assert_eq!(streamer(&["lint"]).status.code(), Some(2), "no folder `pipelines` here");
+    let page = streamer(&["lint", "no-pipeline.md"]);
+    assert_eq!(page.status.code(), Some(2));
+    assert!(text(&page.stderr).contains("a block of `yaml` with `inputs:` and `outputs:`"));
     assert_eq!(streamer(&["lint", "--format", "nope", "syntax.yaml"]).status.code(), Some(2));
 }
 

@@ -1,11 +1,16 @@
-//! The reference pages in `docs/reference/` are the ones that the code makes: one page a component, and one of functions.
+//! The reference pages in `docs/reference/` are the ones that the code makes: one page a component and a code of
+//! lint, and one of functions.
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
 use streamer::{
     config::Kind,
+    diagnostic::{RULES, Rule},
     registry::{Found, Registry, fields},
     script::{Group, functions},
 };
+
+#[path = "common/rules.rs"]
+mod rules;
 
 /// Every page by its path under `docs/reference/`.
 fn pages() -> BTreeMap<String, String> {
@@ -23,8 +28,24 @@ fn pages() -> BTreeMap<String, String> {
     }
     index.push_str("\n## Functions of scripts\n\n[Every function](functions.md), with an example. `streamer list NAME` shows one.\n");
     pages.insert("functions.md".into(), functions_page());
+    index.push_str("\n## Codes of lint\n\n`streamer lint --explain CODE` shows the same.\n\n| Code | What is checked |\n|---|---|\n");
+    for rule in RULES {
+        let (code, file) = (rule.code, format!("rules/{}.md", rule.code));
+        writeln!(index, "| [`{code}`]({file}) | {} |", rule.summary()).unwrap();
+        pages.insert(file, rule_page(rule));
+    }
     pages.insert("README.md".into(), index);
     pages
+}
+
+/// A rule's text, with what lint says of its example.
+fn rule_page(rule: &Rule) -> String {
+    let said = rules::lint(rule, "Example").of(rule.code).join("\n\n");
+    let (example, instead) = rule.text.split_once("\n## Write instead\n").expect("every text has both parts");
+    // Blocks of that kind are not checked as examples of ours.
+    let (head, example) = example.split_once("\n## Example\n").expect("every text has both parts");
+    let example = example.replace("```yaml\n", "```yaml,faulty\n");
+    format!("{head}\n## Example\n{example}\n```text\n{said}\n```\n\n## Write instead\n{instead}")
 }
 
 /// Every function of scripts, by group. Its examples are run by the tests of `src/script/functions/`.
@@ -131,10 +152,10 @@ fn the_reference_is_fresh() {
 fn no_page_is_left_of_a_component_that_is_gone() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference");
     let pages = pages();
-    for kind in Kind::ALL {
-        for entry in fs::read_dir(folder.join(kind.key())).unwrap() {
-            let file = format!("{}/{}", kind.key(), entry.unwrap().file_name().to_str().unwrap());
-            assert!(pages.contains_key(&file), "docs/reference/{file} has no component; delete it");
+    for part in Kind::ALL.iter().map(|kind| kind.key()).chain(["rules"]) {
+        for entry in fs::read_dir(folder.join(part)).unwrap() {
+            let file = format!("{part}/{}", entry.unwrap().file_name().to_str().unwrap());
+            assert!(pages.contains_key(&file), "docs/reference/{file} is about nothing any more; delete it");
         }
     }
 }

@@ -1,21 +1,27 @@
 //! Pipeline files as named on the command line: files, folders, and patterns the shell did not open.
-use std::path::{Path, PathBuf};
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 
 use crate::{
     config::{Document, Environment},
+    diagnostic::SourceFile,
     plugin,
     registry::Registry,
 };
 
 /// Where pipelines are when nothing is named.
 const DEFAULT: &str = "pipelines";
+/// Most that is read of standard input.
+const STDIN_BYTES_MAX: u64 = 64 << 20;
 
 /// The pipeline files of a command.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Named {
-    /// Files, folders or patterns; `pipelines/*.yaml` when none is named
+    /// Files, folders or patterns such as `teams/**/*.yaml`; the folder `pipelines` when none is named
     pub files: Vec<PathBuf>,
     #[command(flatten)]
     pub plugins: PluginFolder,
@@ -42,6 +48,38 @@ impl Named {
             Document::open(path, &environment, &registry).with_context(|| format!("cannot read `{}`", path.display()))
         };
         let documents = paths.iter().map(open).collect::<anyhow::Result<_>>()?;
+        Ok((registry, documents))
+    }
+
+    /// The same, also from pages of Markdown, whose blocks of `yaml` are read, and from standard input, which is `-`.
+    ///
+    /// # Errors
+    /// As `read`; also a page without a pipeline.
+    pub fn read_all(&self) -> anyhow::Result<(Registry, Vec<Document>)> {
+        let paths = self.paths()?;
+        let registry = self.plugins.registry(&paths)?;
+        let environment = Environment::of_process();
+        let mut documents = Vec::new();
+        for path in &paths {
+            let cannot = || format!("cannot read `{}`", path.display());
+            if path.as_os_str() == "-" {
+                let mut text = String::new();
+                std::io::stdin().take(STDIN_BYTES_MAX).read_to_string(&mut text).with_context(cannot)?;
+                anyhow::ensure!((text.len() as u64) < STDIN_BYTES_MAX, "standard input is longer than 64 MiB");
+                let file = SourceFile { path: "<stdin>".to_owned(), text };
+                documents.push(Document::read(file, &environment, &registry));
+            } else if path.extension().is_some_and(|ending| ending == "md") {
+                let text = std::fs::read_to_string(path).with_context(cannot)?;
+                let file = SourceFile { path: path.display().to_string(), text };
+                documents.extend(Document::read_markdown(file, &environment, &registry));
+            } else {
+                documents.push(Document::open(path, &environment, &registry).with_context(cannot)?);
+            }
+        }
+        anyhow::ensure!(
+            !documents.is_empty(),
+            "no page has a pipeline: a block of `yaml` with `inputs:` and `outputs:`"
+        );
         Ok((registry, documents))
     }
 
@@ -109,13 +147,20 @@ fn in_folder(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Files whose path matches a pattern with `*` and `?` in any part.
+/// Deepest folder that `**` looks into.
+const DEPTH_MAX: usize = 32;
+
+/// Files whose path matches a pattern with `*` and `?` in any part; a part `**` stands for any number of folders.
 fn matching(pattern: &Path) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::new()];
     for part in pattern.components() {
         let text = part.as_os_str().to_string_lossy();
         if !text.contains(['*', '?']) {
             found.iter_mut().for_each(|path| path.push(part));
+            continue;
+        }
+        if text == "**" {
+            found = found.into_iter().flat_map(|folder| below(folder, DEPTH_MAX)).collect();
             continue;
         }
         let mut next = Vec::new();
@@ -134,6 +179,18 @@ fn matching(pattern: &Path) -> Vec<PathBuf> {
     found.retain(|path| path.is_file());
     found.sort();
     found
+}
+
+/// The folder and all below it, but for hidden ones and links.
+fn below(folder: PathBuf, depth: usize) -> Vec<PathBuf> {
+    let start = if folder.as_os_str().is_empty() { Path::new(".") } else { &folder };
+    let entries = std::fs::read_dir(start).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let visible = folders.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
+    let inner: Vec<PathBuf> = visible.map(|entry| folder.join(entry.file_name())).collect();
+    let deeper = inner.into_iter().filter(|_| depth > 0).flat_map(|inner| below(inner, depth - 1));
+    let deeper: Vec<PathBuf> = deeper.collect();
+    std::iter::once(folder).chain(deeper).collect()
 }
 
 /// `*` stands for any characters, `?` for one.
@@ -196,5 +253,13 @@ mod tests {
         assert_eq!(find(&[path("*.yaml"), path("b.yaml")]).unwrap(), [path("b.yaml")]);
         assert!(find(&[path("*.json")]).is_err());
         assert_eq!(find(&[path("absent.yaml")]).unwrap(), [path("absent.yaml")], "reading it says that it is absent");
+        std::fs::create_dir_all(path("x/y")).unwrap();
+        std::fs::create_dir_all(path(".git")).unwrap();
+        for name in ["x/y/c.yaml", "x/d.yaml", ".git/e.yaml"] {
+            std::fs::write(path(name), "").unwrap();
+        }
+        let all = [path("b.yaml"), path("x/d.yaml"), path("x/y/c.yaml")];
+        assert_eq!(find(&[path("**/*.yaml")]).unwrap(), all, "`**` is also no folder, and never a hidden one");
+        assert_eq!(find(&[path("x/**/c.*")]).unwrap(), [path("x/y/c.yaml")]);
     }
 }

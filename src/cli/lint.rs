@@ -5,7 +5,7 @@ use clap::{Args as _, FromArgMatches as _};
 
 use super::{Command, FAULTS, colour, eprint, files, print};
 use crate::{
-    diagnostic::{self, Diagnostic, Format, Severity},
+    diagnostic::{self, Diagnostic, Format, RULES, Severity, nearest, rule},
     lint::lint,
 };
 
@@ -23,9 +23,12 @@ struct Args {
     /// How faults are shown
     #[arg(long, value_enum, default_value = "full")]
     format: Shown,
+    /// Says what a code means, with an example and what to write instead
+    #[arg(long, value_name = "CODE", conflicts_with = "files")]
+    explain: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Shown {
     /// With the lines they are in
     Full,
@@ -33,19 +36,46 @@ enum Shown {
     Concise,
     /// One JSON object a line
     Json,
+    /// One SARIF 2.1.0 log, for code hosts
+    Sarif,
+    /// Annotations of GitHub Actions
+    Github,
 }
 
 fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let (registry, documents) = args.named.read()?;
+    if let Some(code) = &args.explain {
+        print(explain(code)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (registry, documents) = args.named.read_all()?;
     let found = lint(&documents, &registry);
     let format = match args.format {
         Shown::Full => Format::Full,
         Shown::Concise => Format::Concise,
         Shown::Json => Format::Json,
+        Shown::Sarif => Format::Sarif,
+        Shown::Github => Format::Github,
     };
-    print(&diagnostic::render(&found, format, colour()))?;
+    print(&diagnostic::render(&found, format, colour::stdout()))?;
     eprint(&summary(&found, documents.len()));
+    if let (Shown::Full, Some(first)) = (args.format, found.iter().min_by_key(|found| found.severity)) {
+        eprint(&format!("`streamer lint --explain {}` says more; so for every code\n", first.code));
+    }
     Ok(if found.iter().any(Diagnostic::is_error) { ExitCode::from(FAULTS) } else { ExitCode::SUCCESS })
+}
+
+/// What a code means.
+fn explain(code: &str) -> anyhow::Result<&'static str> {
+    // As it is shown: `error[unknown-field]`.
+    let bare = code.rsplit('[').next().unwrap_or_default().trim_end_matches(']');
+    if let Some(rule) = rule(bare) {
+        return Ok(rule.text);
+    }
+    let codes = || RULES.iter().map(|rule| rule.code);
+    match nearest(bare, codes()) {
+        Some(near) => anyhow::bail!("no code is called `{code}`; did you mean `{near}`?"),
+        None => anyhow::bail!("no code is called `{code}`; there are: {}", codes().collect::<Vec<_>>().join(", ")),
+    }
 }
 
 /// `2 errors, 1 warning in 3 files`

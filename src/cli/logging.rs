@@ -26,10 +26,7 @@ impl Options {
             .map_err(|_| anyhow::anyhow!("`{}` is not a log level; write for example `debug`", self.log_level))?;
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         let started = match self.log_format {
-            LogFormat::Text => {
-                use std::io::IsTerminal as _;
-                builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init()
-            }
+            LogFormat::Text => builder.with_target(false).with_ansi(super::colour::stderr()).try_init(),
             LogFormat::Json => builder.json().flatten_event(true).try_init(),
         };
         started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))

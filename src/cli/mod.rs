@@ -2,6 +2,8 @@
 //! is well, 1 faults in the user's files, 2 could not do what was asked.
 //!
 //! A new command is its file and two lines here: `mod x;` and `x::COMMAND,`.
+mod colour;
+mod explain;
 mod files;
 mod lint;
 mod list;
@@ -12,7 +14,7 @@ mod schema;
 mod test;
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     process::ExitCode,
 };
 
@@ -20,7 +22,7 @@ use clap::{Args as _, FromArgMatches as _};
 
 /// Every command, in the order that `--help` lists them.
 const COMMANDS: &[Command] =
-    &[run::COMMAND, lint::COMMAND, test::COMMAND, map::COMMAND, list::COMMAND, schema::COMMAND];
+    &[run::COMMAND, lint::COMMAND, explain::COMMAND, test::COMMAND, map::COMMAND, list::COMMAND, schema::COMMAND];
 
 /// One command of the table.
 struct Command {
@@ -40,6 +42,7 @@ const EXAMPLES: &str = "\
 Examples:
   streamer run pipelines/*.yaml    run pipelines until they end or are told to stop
   streamer lint pipelines/*.yaml   check pipelines without running them
+  streamer explain my.yaml         every setting and its source, the guarantee
   streamer test pipelines/*.yaml   run the tests that stand in them
   streamer map my.yaml samples     try a pipeline's steps on samples
   streamer list                    what inputs, steps and outputs there are
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         return ExitCode::from(COULD_NOT);
     };
     let run = || {
+        colour::Colours::from_arg_matches(&matches)?.choose();
         logging::Options::from_arg_matches(&matches)?.start()?;
         let command = COMMANDS.iter().find(|command| command.name == name).expect("clap knows the names of this table");
         (command.run)(arguments)
@@ -73,7 +77,7 @@ pub fn main() -> ExitCode {
 
 fn define() -> clap::Command {
     // The options first: they bring a description of their own.
-    let command = logging::Options::augment_args(clap::Command::new("streamer"))
+    let command = colour::Colours::augment_args(logging::Options::augment_args(clap::Command::new("streamer")))
         .version(env!("CARGO_PKG_VERSION"))
         .about("Runs declarative pipelines: messages come in, are mapped, and go out; none is lost")
         .after_help(EXAMPLES)
@@ -98,11 +102,6 @@ fn print(text: &str) -> anyhow::Result<()> {
 /// Writes to standard error; when that is gone nobody is left to tell.
 fn eprint(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
-}
-
-/// True when standard output may have colours: a terminal, and `NO_COLOR` is not set.
-fn colour() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
 //! `streamer run`: checks the files, then runs their pipelines until they end or are told to stop.
-use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args as _, FromArgMatches as _};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{Command, FAULTS, eprint, files};
+use super::{Command, FAULTS, colour, eprint, files};
 use crate::{
     diagnostic::{self, Diagnostic, Format},
     http::Server,
     metrics::{HealthBoard, Metrics},
-    pipeline::Environment,
+    pipeline::{Environment, Memory},
     serve::{End, NotStarted, Serve},
 };
 
@@ -41,6 +41,15 @@ struct Run {
     /// Folder for what must survive a restart, such as payloads too large for the dead-letter topic
     #[arg(long, env = "STATE_DIR", default_value = "state", value_name = "FOLDER")]
     state_dir: PathBuf,
+    /// Most payload bytes that all pipelines together hold between input and acknowledgement; each may hold an equal share
+    #[arg(
+        long,
+        env = "STREAMER_MEMORY_BYTES_MAX",
+        default_value_t = 512 << 20,
+        value_name = "BYTES",
+        value_parser = clap::value_parser!(u64).range(1 << 20..)
+    )]
+    memory_bytes_max: u64,
     /// Does not follow the files as they change; SIGHUP reads them anew all the same
     #[arg(long)]
     no_watch: bool,
@@ -73,8 +82,12 @@ impl Run {
 
     async fn serve(self, http: Option<SocketAddr>, watch: bool) -> anyhow::Result<ExitCode> {
         let (metrics, health) = (Metrics::new(), HealthBoard::default());
-        let environment =
-            Environment { metrics: metrics.clone(), health: health.clone(), state: self.state_dir.clone() };
+        let environment = Environment {
+            metrics: metrics.clone(),
+            health: health.clone(),
+            state: self.state_dir.clone(),
+            memory: Memory::new(usize::try_from(self.memory_bytes_max).unwrap_or(usize::MAX)),
+        };
         let named = self.named.clone();
         let serve = match Serve::prepare(Box::new(move || named.read()), environment) {
             Ok((serve, warnings)) => {
@@ -101,5 +114,5 @@ impl Run {
 }
 
 fn show(found: &[Diagnostic]) {
-    eprint(&diagnostic::render(found, Format::Full, std::io::stderr().is_terminal()));
+    eprint(&diagnostic::render(found, Format::Full, colour::stderr()));
 }

@@ -51,11 +51,11 @@ struct Ran {
 }
 
 fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let (registry, documents) = args.named.read()?;
+    let (registry, documents) = args.named.read_all()?;
     let found = lint(&documents, &registry);
     let faults: Vec<_> = found.into_iter().filter(|fault| fault.severity == Severity::Error).collect();
     if !faults.is_empty() {
-        eprint(&diagnostic::render(&faults, Format::Full, colour()));
+        eprint(&diagnostic::render(&faults, Format::Full, colour::stderr()));
         eprint("no test was run: the files have faults\n");
         return Ok(ExitCode::from(FAULTS));
     }
@@ -82,7 +82,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let failed = all.iter().filter(|ran| !ran.wrong.is_empty()).count();
     print(&match args.format {
-        Shown::Text => text(&all, colour()),
+        Shown::Text => text(&all, colour::stdout()),
         Shown::Json => json(&all),
         Shown::Junit => junit(&all)?,
     })?;
@@ -94,7 +94,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn refuse(faults: &[Diagnostic]) -> anyhow::Result<ExitCode> {
-    eprint(&diagnostic::render(faults, Format::Full, colour()));
+    eprint(&diagnostic::render(faults, Format::Full, colour::stderr()));
     Ok(ExitCode::from(FAULTS))
 }
 

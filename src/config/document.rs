@@ -2,7 +2,7 @@
 use std::{ops::Range, path::Path, sync::Arc};
 
 use super::{
-    Catalog, Environment, Kind, expand,
+    Catalog, Environment, Kind, expand, markdown,
     yaml::{self, Node},
 };
 use crate::diagnostic::{Diagnostic, SourceFile};
@@ -14,6 +14,8 @@ pub struct Document {
     pub root: Option<Node>,
     /// Syntax, duplicate keys, variables.
     pub faults: Vec<Diagnostic>,
+    /// True for a block of a page of Markdown: an example, which runs beside nothing else.
+    pub is_example: bool,
 }
 
 /// What a component does in a pipeline.
@@ -70,11 +72,31 @@ impl Document {
     /// Reads a file's text. Never fails: what is wrong is in `faults`.
     pub fn read(file: SourceFile, environment: &Environment, catalog: &dyn Catalog) -> Self {
         let file = Arc::new(file);
-        let (mut root, mut faults) = yaml::parse(&file);
+        let parsed = yaml::parse(&file, &file.text);
+        Self::expand(file, parsed, environment, catalog)
+    }
+
+    /// Reads the pipelines in a page of Markdown: its blocks of `yaml` with `inputs` and `outputs`. They stand at the
+    /// lines of the page.
+    pub fn read_markdown(file: SourceFile, environment: &Environment, catalog: &dyn Catalog) -> Vec<Self> {
+        let file = Arc::new(file);
+        let read = |block: Range<usize>| {
+            let parsed = yaml::parse(&file, &markdown::mask(&file.text, &block));
+            Self { is_example: true, ..Self::expand(Arc::clone(&file), parsed, environment, catalog) }
+        };
+        markdown::pipelines(&file.text).into_iter().map(read).collect()
+    }
+
+    fn expand(
+        file: Arc<SourceFile>,
+        (mut root, mut faults): (Option<Node>, Vec<Diagnostic>),
+        environment: &Environment,
+        catalog: &dyn Catalog,
+    ) -> Self {
         if let Some(root) = &mut root {
             faults.extend(expand::expand(root, &file, environment, catalog));
         }
-        Self { file, root, faults }
+        Self { file, root, faults, is_example: false }
     }
 
     /// The folder that relative paths start in.
@@ -129,5 +151,5 @@ impl Document {
 
 /// Reads a YAML file that is no pipeline: its tree, nothing put in, and the faults met on the way.
 pub fn parse_plain(file: &Arc<SourceFile>) -> (Option<Node>, Vec<Diagnostic>) {
-    yaml::parse(file)
+    yaml::parse(file, &file.text)
 }

@@ -9,13 +9,14 @@ mod document;
 mod environment;
 mod expand;
 mod grammar;
+mod markdown;
 mod pipeline;
 mod scalar;
 mod yaml;
 
 pub use cases::{Expected, ExpectedLetter, TestCase, TestInput};
 pub use document::{Document, Role, Slot, parse_plain};
-pub use environment::Environment;
+pub use environment::{Environment, Origin};
 pub use grammar::{Delivery, Limits, Spool, grammar_schema};
 pub use pipeline::{Component, Labelled, OutputEntry, Pipeline, StepEntry, When};
 pub use scalar::{Scalar, Typed};

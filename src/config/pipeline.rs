@@ -2,7 +2,7 @@
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use super::{
-    Catalog, Delivery, Document, Limits, Role, Slot, Spool, TestCase,
+    Catalog, Delivery, Document, Limits, Role, Scalar, Slot, Spool, TestCase,
     yaml::{Entry, Node, NodeValue},
 };
 use crate::{
@@ -237,6 +237,7 @@ impl Component {
         let mut diagnostic =
             Diagnostic::error(fault.code, &file, span, hide(&fault.title)).with_label(hide(&fault.label));
         diagnostic.help = fault.help.as_deref().map(hide);
+        diagnostic.severity = fault.severity;
         diagnostic
     }
 
@@ -297,6 +298,13 @@ fn collect_secrets(node: &Node, out: &mut Vec<String>) {
     out.extend(node.scalar().into_iter().flat_map(|scalar| scalar.secrets.clone()));
     node.items().iter().for_each(|item| collect_secrets(item, out));
     node.entries().iter().for_each(|entry| collect_secrets(&entry.value, out));
+}
+
+impl Scalar {
+    /// The text without its secrets.
+    pub fn shown(&self) -> String {
+        self.secrets.iter().fold(self.text.clone(), |text, secret| hide(&text, secret))
+    }
 }
 
 /// Takes a secret out of a text. Very short ones only where they stand alone: `a` is in every sentence.

@@ -1,6 +1,8 @@
 //! Single values, typed as YAML's core schema does.
 use serde_yaml::Value;
 
+use super::environment::Origin;
+
 /// A single value and how it was written.
 #[derive(Clone, Debug, Default)]
 pub struct Scalar {
@@ -16,8 +18,12 @@ pub struct Scalar {
     pub exact: bool,
     /// A variable could not be put in, so the text is not what it should be. Reported once, there.
     pub unread: bool,
+    /// Variables were put in, or stand there.
+    pub has_variables: bool,
     /// Values put in that must not be shown.
     pub secrets: Vec<String>,
+    /// Where what was put in came from.
+    pub origins: Vec<Origin>,
 }
 
 /// A value as YAML types it.

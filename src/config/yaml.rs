@@ -97,9 +97,9 @@ impl Node {
     }
 }
 
-/// Reads one file. The tree is missing when the text is not YAML.
-pub(super) fn parse(file: &Arc<SourceFile>) -> (Option<Node>, Vec<Diagnostic>) {
-    let text = file.text.as_str();
+/// Reads one file. The tree is missing when the text is not YAML. `text` is the file's, or has blanks in place of some of
+/// its bytes.
+pub(super) fn parse(file: &Arc<SourceFile>, text: &str) -> (Option<Node>, Vec<Diagnostic>) {
     let mut reader = Reader {
         file,
         parser: Parser::new_from_str(text),
@@ -388,7 +388,7 @@ mod tests {
 
     fn read(text: &str) -> (Option<Node>, Vec<String>) {
         let file = Arc::new(SourceFile { path: "p.yaml".into(), text: text.into() });
-        let (root, faults) = parse(&file);
+        let (root, faults) = parse(&file, &file.text);
         let faults = faults.iter().map(|fault| {
             let (line, column) = fault.line_column();
             format!("{line}:{column} {}: {} ({})", fault.code, fault.title, fault.label)

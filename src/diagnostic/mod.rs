@@ -1,11 +1,13 @@
 //! Faults in what the user wrote: as data, at a place. Renderers turn them into text; only `cli` prints them.
 mod nearest;
 mod render;
+mod rules;
 
 use std::{fmt, ops::Range, sync::Arc};
 
 pub use nearest::nearest;
 pub use render::{Format, render};
+pub use rules::{RULES, Rule, rule};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +45,16 @@ pub struct Diagnostic {
     pub span: Range<usize>,
     /// Another place in the same file that matters, and why.
     pub other: Option<(Range<usize>, String)>,
+    /// Changes of the file that mend it, when there is only one right way to; empty when not.
+    pub fix: Vec<Edit>,
+}
+
+/// A part of a file's text and what belongs there instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    /// Byte range in the file's text.
+    pub span: Range<usize>,
+    pub text: String,
 }
 
 impl Diagnostic {
@@ -57,6 +69,7 @@ impl Diagnostic {
             file: Arc::clone(file),
             span,
             other: None,
+            fix: Vec::new(),
         }
     }
 
@@ -75,6 +88,12 @@ impl Diagnostic {
     /// Points to another place in the same file that matters, and says why.
     pub fn with_other(mut self, span: Range<usize>, label: impl Into<String>) -> Self {
         self.other = Some((span, label.into()));
+        self
+    }
+
+    /// Says what mends it: `text` in place of the bytes it points to.
+    pub fn with_fix(mut self, text: impl Into<String>) -> Self {
+        self.fix = vec![Edit { span: self.span.clone(), text: text.into() }];
         self
     }
 
@@ -144,6 +163,8 @@ pub struct Fault {
     pub at: Option<(usize, usize)>,
     /// Kebab-case name of the fault.
     pub code: &'static str,
+    /// An error, unless it says otherwise.
+    pub severity: Severity,
     pub title: String,
     pub label: String,
     pub help: Option<String>,
@@ -156,7 +177,8 @@ impl Fault {
             Ok(index) => PathSegment::Index(index),
             Err(_) => PathSegment::Key(s.to_owned()),
         });
-        Self { path: path.collect(), at: None, code, title: title.into(), label: String::new(), help: None }
+        let (severity, title) = (Severity::Error, title.into());
+        Self { path: path.collect(), at: None, code, severity, title, label: String::new(), help: None }
     }
 
     /// The same fault, seen from the section that has `field`.
@@ -174,6 +196,18 @@ impl Fault {
     /// Says what to write.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// Makes it a warning.
+    pub fn into_warning(mut self) -> Self {
+        self.severity = Severity::Warning;
+        self
+    }
+
+    /// Makes it a note: no fault, but worth to know.
+    pub fn into_note(mut self) -> Self {
+        self.severity = Severity::Note;
         self
     }
 

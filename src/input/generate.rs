@@ -109,7 +109,7 @@ fn build(section: &Section) -> Result<Box<dyn Input>, Vec<Fault>> {
                     Some(What::Same { arena: format!("{}{}", config.topic, config.payload).into(), topic, payload })
                 }
                 _ => {
-                    faults.push(Fault::new("too-large", "payload", ArenaFull.to_string()).label("too large"));
+                    faults.push(Fault::new("out-of-range", "payload", ArenaFull.to_string()).label("too large"));
                     None
                 }
             }

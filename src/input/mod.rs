@@ -12,6 +12,7 @@ use async_trait::async_trait;
 
 use crate::{
     ack::Ack,
+    client::Contact,
     message::Batch,
     metrics::{ComponentMetrics, Health},
     spec::Spec,
@@ -74,6 +75,11 @@ pub trait Input: Send {
     /// disk and answer their acks early (`spool:`).
     fn can_spool(&self) -> bool {
         false
+    }
+
+    /// What its settings tell of the outside world.
+    fn contact(&self) -> Option<Contact> {
+        None
     }
 
     /// From now on batches are recorded before they are handed out, each as a `Recorded`, so that an output can tell when

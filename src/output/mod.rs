@@ -6,6 +6,7 @@ mod kafka;
 mod lines;
 mod mqtt;
 mod parcel;
+mod parquet;
 mod stdout;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use futures_util::future::BoxFuture;
 pub use parcel::Parcel;
 
 use crate::{
+    client::Contact,
     message::MessageRef,
     metrics::{ComponentMetrics, Health},
     script::Template,
@@ -24,7 +26,7 @@ use crate::{
 
 /// Every output, sorted by name.
 pub static OUTPUTS: &[&Spec<dyn Output>] =
-    &[&clickhouse::SPEC, &drop::SPEC, &file::SPEC, &kafka::SPEC, &mqtt::SPEC, &stdout::SPEC];
+    &[&clickhouse::SPEC, &drop::SPEC, &file::SPEC, &kafka::SPEC, &mqtt::SPEC, &parquet::SPEC, &stdout::SPEC];
 
 /// What an output is given to work with.
 #[derive(Clone, Debug)]
@@ -89,6 +91,11 @@ pub trait Output: Send {
     /// Whether it can tell that a recorded range comes again, and leave its messages once.
     fn recognises(&self) -> bool {
         false
+    }
+
+    /// What its settings tell of the outside world.
+    fn contact(&self) -> Option<Contact> {
+        None
     }
 
     /// Opens connections, learns schemas. May be called again after an error.

@@ -61,6 +61,10 @@ impl Pipeline {
             .dead_letter
             .as_ref()
             .and_then(|component| part(registry.output(&component.name), component, &mut faults));
+        let archive = config
+            .archive
+            .as_ref()
+            .and_then(|component| part(registry.output(&component.name), component, &mut faults));
         let limits = Limits {
             in_flight_bytes_max: config.limits.in_flight_bytes_max,
             shutdown_timeout: Duration::from_millis(config.limits.shutdown_timeout_ms),
@@ -71,7 +75,7 @@ impl Pipeline {
             bytes_max: spool.bytes_max,
             after: Duration::from_millis(spool.after_ms),
         });
-        let pipeline = Self { name: config.name.clone(), inputs, outputs, dead_letter, limits, once, spool };
+        let pipeline = Self { name: config.name.clone(), inputs, outputs, dead_letter, archive, limits, once, spool };
         if faults.is_empty() { Ok(pipeline) } else { Err(faults) }
     }
 }

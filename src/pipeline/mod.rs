@@ -24,6 +24,7 @@ mod trial;
 mod work;
 mod writer;
 
+pub use budget::Memory;
 pub use run::{Environment, InputPart, Limits, OutputPart, Pipeline, StepPart};
 pub use spool::Settings as Spool;
 pub use supervisor::Supervisor;

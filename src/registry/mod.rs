@@ -9,6 +9,7 @@ pub use schema::pipeline_schema;
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
+    client::Contact,
     config::{Catalog, Facts, Kind},
     diagnostic::Fault,
     input::{INPUTS, Input, Replay},
@@ -46,8 +47,10 @@ pub struct Promise {
     pub can_spool: bool,
     /// For an output: it recognises what comes again.
     pub recognises: bool,
-    /// For a step: what keeps its scripts from being compiled.
+    /// For a step: what the writer of its scripts should know.
     pub notes: Vec<Fault>,
+    /// For an input or output: where it meets the outside world.
+    pub contact: Option<Contact>,
 }
 
 impl Registry {
@@ -219,16 +222,22 @@ impl Found {
     pub fn check(&self, section: &Section) -> Result<Promise, Vec<Fault>> {
         match self {
             Self::Input(spec) => {
-                let promise = |input: Box<dyn Input>| Promise {
+                let build = (spec.build)(section);
+                build.map(|input| Promise {
                     replay: Some(input.replay()),
                     can_spool: input.can_spool(),
+                    contact: input.contact(),
                     ..Promise::default()
-                };
-                (spec.build)(section).map(promise)
+                })
             }
             Self::Step(spec) => (spec.build)(section).map(|step| Promise { notes: step.notes(), ..Promise::default() }),
             Self::Output(spec) => {
-                (spec.build)(section).map(|output| Promise { recognises: output.recognises(), ..Promise::default() })
+                let build = (spec.build)(section);
+                build.map(|output| Promise {
+                    recognises: output.recognises(),
+                    contact: output.contact(),
+                    ..Promise::default()
+                })
             }
             Self::Plugin(step) => step.build(section).map(|_| Promise::default()),
         }

@@ -1,4 +1,5 @@
 //! Settings that the `kafka` input and output share: how to reach the brokers, and the way down to librdkafka.
+mod remind;
 mod tail;
 mod watch;
 
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use super::Secret;
 use crate::diagnostic::{Fault, PathSegment};
 
+pub use remind::Memory;
 pub use tail::{Tailed, tail};
 pub use watch::{Watch, log};
 
@@ -145,6 +147,17 @@ impl Connection {
     /// The brokers as librdkafka wants them, and as messages name them.
     pub fn brokers(&self) -> String {
         self.brokers.iter().collect::<Vec<_>>().join(",")
+    }
+
+    /// The brokers in one way of writing: sorted, each with its port.
+    pub fn server(&self) -> String {
+        let with_port = |broker: &str| match broker.rsplit_once(':') {
+            Some((_, port)) if port.parse::<u16>().is_ok() => broker.to_owned(),
+            _ => format!("{broker}:9092"),
+        };
+        let mut brokers: Vec<String> = self.brokers.iter().map(with_port).collect();
+        brokers.sort();
+        format!("kafka://{}", brokers.join(","))
     }
 
     /// Every fault of these settings. `refused` names the properties that the caller adds to those nobody may set.

@@ -50,7 +50,10 @@ use self::{
 use super::{Cuts, Input, InputContext, InputError, Replay};
 use crate::{
     ack::Ack,
-    client::kafka::{Connection, OneOrMany, Refused, Watch},
+    client::{
+        self, Contact,
+        kafka::{Connection, OneOrMany, Refused, Watch},
+    },
     diagnostic::Fault,
     message::Batch,
     spec::{Section, Spec, decode, schema_of},
@@ -89,10 +92,11 @@ struct Config {
     /// How the group agrees on who reads what.
     #[serde(default)]
     protocol: Protocol,
-    /// Most messages of one batch.
+    /// Most messages of one batch. With exactly-once delivery the limits of the output decide instead.
     #[serde(default = "batch_messages_max")]
     batch_messages_max: NonZeroU32,
     /// Most bytes of one batch, keys and headers included. The message that passes the limit is the last of its batch.
+    /// With exactly-once delivery the limits of the output decide instead.
     #[serde(default = "batch_bytes_max")]
     #[schemars(range(min = 1, max = 1_073_741_824))]
     batch_bytes_max: u32,
@@ -183,6 +187,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(8);
 struct KafkaInput {
     client: ClientConfig,
     brokers: String,
+    server: String,
+    group: String,
     topics: Vec<String>,
     bounds: Bounds,
     commit_interval: Duration,
@@ -261,6 +267,8 @@ impl KafkaInput {
         Ok(Self {
             client: config.client(section),
             brokers: config.connection.brokers(),
+            server: config.connection.server(),
+            group: config.group.clone(),
             topics,
             bounds: Bounds {
                 messages_max: config.batch_messages_max.get() as usize,
@@ -372,6 +380,20 @@ impl Input for KafkaInput {
         // Librdkafka would commit positions without the record beside them, and so wipe it out.
         self.client.set("enable.auto.commit", "false");
         self.cuts = Some(cuts);
+    }
+
+    fn contact(&self) -> Option<Contact> {
+        let topic = |name: &String| match name.starts_with('^') {
+            true => client::Topic::Pattern(name.clone()),
+            false => client::Topic::Name(name.clone()),
+        };
+        let topics = self.topics.iter().enumerate().map(|(at, name)| (format!("topics.{at}"), topic(name)));
+        Some(Contact {
+            server: self.server.clone(),
+            topics: topics.collect(),
+            group: Some(self.group.clone()),
+            ..Contact::default()
+        })
     }
 
     async fn connect(&mut self, context: &InputContext) -> Result<(), InputError> {

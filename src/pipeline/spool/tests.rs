@@ -112,7 +112,12 @@ impl Bench {
 
     async fn on(state: tempfile::TempDir, broker: Arc<Broker>, settings: Settings) -> Self {
         let environment =
-            Environment { metrics: Metrics::new(), health: HealthBoard::default(), state: state.path().to_owned() };
+            Environment {
+            metrics: Metrics::new(),
+            health: HealthBoard::default(),
+            memory: crate::pipeline::Memory::new(1 << 30),
+            state: state.path().to_owned(),
+        };
         let (metrics, health) = environment.component("p", "input", "in");
         let context = InputContext { pipeline: "p".to_owned(), label: "in".to_owned(), metrics, health };
         let session = Box::new(Session(broker.clone()));
