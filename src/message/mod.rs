@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 pub use changes::{Changed, Changes, Setting};
 pub use layout::{Document, Documents, Key, Layout, NodeId, Scanned, Slot, SlotKind};
-pub use source::{Captures, Header, Origin, Parts, Recorded, Source, SourceBuilder};
+pub use source::{Captures, Header, Origin, Parts, Recorded, Redriven, Source, SourceBuilder};
 
 /// A run of bytes inside an arena: start and length, at most 4 GiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

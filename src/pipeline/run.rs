@@ -10,13 +10,14 @@ use super::{
     backoff::Backoff,
     batcher::Job,
     budget::{Budget, Memory},
-    dead_letter::{DeadLetters, Letter, ToDeadLetters, ToFiles},
+    dead_letter::{DeadLetters, ToDeadLetters, ToFiles},
     spool,
     work::{Failed, Route, Share, Work, Worked},
     writer::{JOBS_WAITING_MAX, Writer},
 };
 use crate::{
     ack::Ack,
+    dead_letter::Letter,
     input::{Cuts, Input, InputContext, Replay},
     message::Batch,
     metrics::{ComponentMetrics, Health, HealthBoard, Metrics, PipelineMetrics},
@@ -352,7 +353,7 @@ impl Lane {
         if !failed.is_empty() {
             let letters = failed.iter().map(|Failed { stage, failure }| Letter {
                 source: &source,
-                origin: &source.origins()[failure.origin as usize],
+                origin: failure.origin,
                 part: failure.part,
                 stage,
                 code: &failure.code,

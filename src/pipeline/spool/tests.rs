@@ -111,8 +111,7 @@ impl Bench {
     }
 
     async fn on(state: tempfile::TempDir, broker: Arc<Broker>, settings: Settings) -> Self {
-        let environment =
-            Environment {
+        let environment = Environment {
             metrics: Metrics::new(),
             health: HealthBoard::default(),
             memory: crate::pipeline::Memory::new(1 << 30),
