@@ -11,13 +11,7 @@ pub(super) fn caret(stage: &str, code: &str, reason: &str, place: Option<&str>, 
         let place = place.map(|place| format!(" at {place}")).unwrap_or_default();
         format!("dead letter  {stage}: {code}{place}: {reason}\n")
     };
-    let Some((path, line, column)) = place.and_then(|place| {
-        let mut parts = place.rsplitn(3, ':');
-        let (column, line) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        Some((parts.next()?, line, column))
-    }) else {
-        return plain();
-    };
+    let Some((path, line, column)) = place.and_then(parts) else { return plain() };
     let text = match given {
         Some((given, text)) if given == path => text.to_owned(),
         _ => match std::fs::read_to_string(path) {
@@ -31,4 +25,11 @@ pub(super) fn caret(stage: &str, code: &str, reason: &str, place: Option<&str>, 
     let mut shown = Diagnostic::error("dead-letter", &file, start..end, reason.to_owned());
     shown.label = format!("{code} in {stage}");
     diagnostic::render(&[shown], Format::Full, colour::stdout())
+}
+
+/// `file:line:column` in its parts.
+pub(super) fn parts(place: &str) -> Option<(&str, usize, usize)> {
+    let mut parts = place.rsplitn(3, ':');
+    let (column, line) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    Some((parts.next()?, line, column))
 }

@@ -4,7 +4,7 @@ use std::{
     io::{IsTerminal as _, Read as _},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
@@ -13,11 +13,15 @@ use clap::{Args as _, FromArgMatches as _};
 use notify::Watcher as _;
 use serde_json::Value as Json;
 
-use super::{COULD_NOT, Command, FAULTS, caret::caret, colour, eprint, files, print};
+use super::{
+    COULD_NOT, Command, FAULTS,
+    caret::{caret, parts},
+    colour, eprint, files, print,
+};
 use crate::{
     client::kafka::tail,
     config::{Document, Environment},
-    diagnostic::{self, Diagnostic, Format, Severity, SourceFile},
+    diagnostic::{self, Diagnostic, Format, Severity, SourceFile, byte_offset},
     lint::lint,
     pipeline::{Pipeline, Sample, Trial, Tried, bytes_text},
 };
