@@ -69,6 +69,7 @@ rules! {
     "setting-not-allowed"
     "shared-subscription"
     "small-window"
+    "spool-useless"
     "topic-loop"
     "unknown-field"
     "unknown-function"

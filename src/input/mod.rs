@@ -88,6 +88,12 @@ pub trait Input: Send {
     /// What happens to messages that are never acknowledged.
     fn replay(&self) -> Replay;
 
+    /// True when its source keeps few messages that are not acknowledged, or none, so that the pipeline may keep them on
+    /// disk and answer their acks early (`spool:`).
+    fn can_spool(&self) -> bool {
+        false
+    }
+
     /// What its settings tell of the outside world.
     fn contact(&self) -> Option<Contact> {
         None

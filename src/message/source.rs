@@ -1,5 +1,10 @@
 //! What an input read: bytes, and where in them each message lies.
-use std::{any::Any, fmt, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use bytes::Bytes;
 
@@ -94,7 +99,7 @@ pub struct Source {
     captures: Option<Arc<Captures>>,
     recorded: Option<Recorded>,
     redriven: Option<Box<Redriven>>,
-    guard: Option<Box<dyn Any + Send + Sync>>,
+    guard: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Source {
@@ -109,7 +114,7 @@ impl Source {
             captures: None,
             recorded: None,
             redriven: None,
-            guard: None,
+            guard: OnceLock::new(),
         }
     }
 
@@ -191,6 +196,11 @@ impl Source {
         self.topic(origin).split('/').nth(level)
     }
 
+    /// The names for topic levels, of all filters.
+    pub fn all_captures(&self) -> Option<&Arc<Captures>> {
+        self.captures.as_ref()
+    }
+
     /// The topic levels that the matching filter gives names to: name and number, from 0.
     pub fn levels(&self, origin: &Origin) -> &[(String, usize)] {
         let filter = self.captures.as_ref().and_then(|captures| captures.filters.get(origin.filter as usize));
@@ -204,8 +214,9 @@ impl Source {
             .filter_map(|(name, level)| Some((name.as_str(), self.topic(origin).split('/').nth(*level)?)))
     }
 
-    pub(super) fn hold(&mut self, guard: Box<dyn Any + Send + Sync>) {
-        self.guard = Some(guard);
+    pub(super) fn hold(&self, guard: Box<dyn Any + Send + Sync>) {
+        let held = self.guard.set(guard);
+        debug_assert!(held.is_ok(), "a source is held once");
     }
 }
 

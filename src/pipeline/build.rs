@@ -1,7 +1,10 @@
 //! From a checked file to parts that can run. No network yet.
 use std::time::Duration;
 
-use super::run::{InputPart, Limits, OutputPart, Pipeline, StepPart};
+use super::{
+    Spool,
+    run::{InputPart, Limits, OutputPart, Pipeline, StepPart},
+};
 use crate::{
     config::{self, Component, Delivery},
     diagnostic::Diagnostic,
@@ -67,7 +70,12 @@ impl Pipeline {
             shutdown_timeout: Duration::from_millis(config.limits.shutdown_timeout_ms),
         };
         let once = once(config.delivery, &inputs, &outputs);
-        let pipeline = Self { name: config.name.clone(), inputs, outputs, dead_letter, archive, limits, once };
+        let spool = config.spool.as_ref().map(|spool| Spool {
+            enabled: spool.enabled,
+            bytes_max: spool.bytes_max,
+            after: Duration::from_millis(spool.after_ms),
+        });
+        let pipeline = Self { name: config.name.clone(), inputs, outputs, dead_letter, archive, limits, once, spool };
         if faults.is_empty() { Ok(pipeline) } else { Err(faults) }
     }
 

@@ -313,6 +313,10 @@ impl Input for MqttInput {
         if kept && acknowledged { Replay::Unacknowledged } else { Replay::Never }
     }
 
+    fn can_spool(&self) -> bool {
+        true
+    }
+
     fn contact(&self) -> Option<Contact> {
         let plan = &self.plan;
         // A broker that is not told how many may wait keeps few in flight: Mosquitto 20.
