@@ -2,13 +2,17 @@
 //! is well, 1 faults in the user's files, 2 could not do what was asked.
 //!
 //! A new command is its file and two lines here: `mod x;` and `x::COMMAND,`.
+mod caret;
 mod colour;
+mod dead_letter;
 mod explain;
 mod files;
 mod lint;
 mod list;
 mod logging;
 mod map;
+mod progress;
+mod replay;
 mod run;
 mod schema;
 mod test;
@@ -21,8 +25,17 @@ use std::{
 use clap::{Args as _, FromArgMatches as _};
 
 /// Every command, in the order that `--help` lists them.
-const COMMANDS: &[Command] =
-    &[run::COMMAND, lint::COMMAND, explain::COMMAND, test::COMMAND, map::COMMAND, list::COMMAND, schema::COMMAND];
+const COMMANDS: &[Command] = &[
+    run::COMMAND,
+    lint::COMMAND,
+    explain::COMMAND,
+    test::COMMAND,
+    map::COMMAND,
+    replay::COMMAND,
+    dead_letter::COMMAND,
+    list::COMMAND,
+    schema::COMMAND,
+];
 
 /// One command of the table.
 struct Command {
@@ -45,6 +58,7 @@ Examples:
   streamer explain my.yaml         every setting and its source, the guarantee
   streamer test pipelines/*.yaml   run the tests that stand in them
   streamer map my.yaml samples     try a pipeline's steps on samples
+  streamer replay archive/x --pipeline my.yaml   do the work again from an archive
   streamer list                    what inputs, steps and outputs there are
   streamer list mqtt               every setting of one of them";
 

@@ -92,6 +92,7 @@ impl Expander<'_> {
         if !scalar.text.contains("${") {
             return;
         }
+        scalar.has_variables = true;
         let folder = Path::new(&self.file.path).parent().unwrap_or(Path::new("."));
         let found = self.environment.expand(&scalar.text, folder);
         scalar.unread = !found.faults.is_empty();

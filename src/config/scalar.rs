@@ -18,6 +18,8 @@ pub struct Scalar {
     pub exact: bool,
     /// A variable could not be put in, so the text is not what it should be. Reported once, there.
     pub unread: bool,
+    /// Variables were put in, or stand there.
+    pub has_variables: bool,
     /// Values put in that must not be shown.
     pub secrets: Vec<String>,
     /// Where what was put in came from.

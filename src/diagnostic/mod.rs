@@ -163,6 +163,8 @@ pub struct Fault {
     pub at: Option<(usize, usize)>,
     /// Kebab-case name of the fault.
     pub code: &'static str,
+    /// An error, unless it says otherwise.
+    pub severity: Severity,
     pub title: String,
     pub label: String,
     pub help: Option<String>,
@@ -175,7 +177,8 @@ impl Fault {
             Ok(index) => PathSegment::Index(index),
             Err(_) => PathSegment::Key(s.to_owned()),
         });
-        Self { path: path.collect(), at: None, code, title: title.into(), label: String::new(), help: None }
+        let (severity, title) = (Severity::Error, title.into());
+        Self { path: path.collect(), at: None, code, severity, title, label: String::new(), help: None }
     }
 
     /// The same fault, seen from the section that has `field`.
@@ -193,6 +196,18 @@ impl Fault {
     /// Says what to write.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// Makes it a warning.
+    pub fn into_warning(mut self) -> Self {
+        self.severity = Severity::Warning;
+        self
+    }
+
+    /// Makes it a note: no fault, but worth to know.
+    pub fn into_note(mut self) -> Self {
+        self.severity = Severity::Note;
         self
     }
 

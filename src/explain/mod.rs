@@ -302,18 +302,21 @@ fn scripts(document: &Document, registry: &Registry, slot: &Slot<'_>, promise: &
         let (line, column) = diagnostic.line_column();
         Reason { place: format!("{}:{line}:{column}", diagnostic.file.path), reason: diagnostic.title }
     };
+    let interpreted = |note: &&crate::diagnostic::Fault| note.code == "interpreted";
     let part = slot.label.to_string();
     match slot.role {
         Role::Step => {
             let component = document.component(slot, registry)?;
             let has_scripts = !registry.find(slot.role.kind(), &component.name)?.scripts().is_empty();
-            let because: Vec<_> = promise.notes.iter().map(|note| place(component.diagnose(note))).collect();
+            let because: Vec<_> =
+                promise.notes.iter().filter(interpreted).map(|note| place(component.diagnose(note))).collect();
             (has_scripts || !because.is_empty()).then_some(Scripts { part, compiled: because.is_empty(), because })
         }
         Role::Output => {
             let when = document.condition(slot, registry)?;
             let condition = Condition::compile(&when.script, when.site()).ok()?;
-            let because: Vec<_> = condition.note().iter().map(|note| place(when.diagnose(note))).collect();
+            let because: Vec<_> =
+                condition.notes().iter().filter(interpreted).map(|note| place(when.diagnose(note))).collect();
             Some(Scripts { part, compiled: because.is_empty(), because })
         }
         _ => None,

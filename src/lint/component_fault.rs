@@ -1,12 +1,14 @@
-//! *What it checks*: a component's section, first by its schema, then, when that found nothing, by the component's own
-//! `build`. Codes: those of the schema rules, and whatever the component names.
-//! *Why it matters*: what a type cannot say (an address, a template, a script) would else fail at the first message.
-//! *Example*: `key: "{mta.key}"`. *Write instead*: `key: "{meta.key}"`.
-use super::{File, schema};
-use crate::{config::Slot, diagnostic::Diagnostic, registry::Promise};
+//! A component's section, first by its schema, then, when that found nothing, by the component's own `build`: what a type
+//! cannot say (an address, a template, a script). The codes are those of the schema rules, and whatever the component
+//! names.
+use super::{File, Part, schema};
+use crate::{
+    config::{Role, Slot},
+    diagnostic::Diagnostic,
+};
 
-/// What the component promises, when its section is correct.
-pub(super) fn check(file: &File<'_>, slot: &Slot<'_>, found: &mut Vec<Diagnostic>) -> Option<Promise> {
+/// The component and what it promises, when its section is correct.
+pub(super) fn check(file: &File<'_>, slot: &Slot<'_>, found: &mut Vec<Diagnostic>) -> Option<Part> {
     let component = file.document.component(slot, file.registry)?;
     let spec = file.registry.find(slot.role.kind(), &component.name)?;
     let name = &component.name;
@@ -22,8 +24,10 @@ pub(super) fn check(file: &File<'_>, slot: &Slot<'_>, found: &mut Vec<Diagnostic
     }
     match spec.check(&component.section) {
         Ok(promise) => {
-            found.extend(promise.notes.iter().map(|note| component.diagnose(note).into_note()));
-            Some(promise)
+            found.extend(promise.notes.iter().map(|note| component.diagnose(note)));
+            let (role, label, span) = (slot.role, slot.label.clone(), slot.span.clone());
+            let has_condition = role == Role::Output && slot.node.entry("when").is_some();
+            Some(Part { role, label, span, component, promise, has_condition })
         }
         Err(faults) => {
             found.extend(faults.iter().map(|fault| component.diagnose(fault)));

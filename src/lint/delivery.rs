@@ -1,33 +1,47 @@
-//! *What it checks*: the parts can give the guarantee that `delivery:` demands. Code `delivery-impossible`.
-//! *Why it matters*: a guarantee that one part breaks is none.
-//! *Example*: `delivery: at_least_once` with an `mqtt` input of `qos: 0`. *Write instead*: `qos: 1`.
-use super::{File, Promised};
+//! Rule `delivery-impossible`: the parts can give the guarantee that `delivery:` demands, and which one cannot.
+use super::{File, Part};
 use crate::{
     config::{Entry, Role, Typed},
-    diagnostic::Diagnostic,
+    diagnostic::{Diagnostic, Fault},
     input::Replay,
 };
 
-pub(super) fn check(file: &File<'_>, promised: &[Promised<'_>], found: &mut Vec<Diagnostic>) {
-    let Some(entry) = file.root.entry("delivery") else { return };
-    let wanted = match entry.value.scalar().map(|scalar| scalar.typed()) {
-        Some(Typed::Text(wanted @ ("at_least_once" | "exactly_once"))) => wanted,
-        _ => return,
-    };
-    if wanted == "exactly_once" {
-        exactly_once(file, entry, promised, found);
+/// What `delivery:` demands, when it is there and known.
+pub(super) fn demanded<'a>(file: &File<'a>) -> Option<(&'a Entry, &'a str)> {
+    let entry = file.root.entry("delivery")?;
+    match entry.value.scalar()?.typed() {
+        Typed::Text(wanted) => Some((entry, wanted)),
+        _ => None,
     }
-    for Promised { slot, .. } in promised.iter().filter(|part| part.promise.replay == Some(Replay::Never)) {
-        let title = format!("input `{}` cannot give `{wanted}`", slot.label);
-        let diagnostic = Diagnostic::error("delivery-impossible", &file.document.file, slot.span.clone(), title);
-        found.push(diagnostic.with_label("what it reads never comes again").with_help(
-            "let the source keep messages until they are acknowledged (for MQTT: `qos: 1`), or leave `delivery:` out",
-        ));
+}
+
+pub(super) fn check(file: &File<'_>, found: &mut Vec<Diagnostic>) {
+    let Some((entry, wanted @ ("at_least_once" | "exactly_once"))) = demanded(file) else { return };
+    if wanted == "exactly_once" {
+        exactly_once(file, entry, found);
+    }
+    for part in file.parts.iter().filter(|part| part.promise.replay == Some(Replay::Never)) {
+        let title = format!("input `{}` cannot give `{wanted}`", part.label);
+        let label = "what it reads never comes again";
+        let help =
+            "let the source keep messages until they are acknowledged (for MQTT: `qos: 1`), or leave `delivery:` out";
+        let setting = part.contact().and_then(|contact| contact.forgets);
+        // The setting that is the reason, when it is written there.
+        let written = setting.filter(|setting| part.component.node().entry(setting).is_some());
+        found.push(match written {
+            Some(setting) => {
+                let fault = Fault::new("delivery-impossible", setting, title);
+                part.component.diagnose(&fault.label(format!("with this, {label}")).help(help))
+            }
+            None => Diagnostic::error("delivery-impossible", &file.document.file, part.span.clone(), title)
+                .with_label(label)
+                .with_help(help),
+        });
     }
 }
 
 /// Each message once: inputs that hand out the same ranges again, and one output that recognises them.
-fn exactly_once(file: &File<'_>, entry: &Entry, promised: &[Promised<'_>], found: &mut Vec<Diagnostic>) {
+fn exactly_once(file: &File<'_>, entry: &Entry, found: &mut Vec<Diagnostic>) {
     let mut report = |span, title: String, label: &str, help: &str| {
         let diagnostic = Diagnostic::error("delivery-impossible", &file.document.file, span, title);
         found.push(diagnostic.with_label(label).with_help(help));
@@ -41,19 +55,19 @@ fn exactly_once(file: &File<'_>, entry: &Entry, promised: &[Promised<'_>], found
             "write one pipeline for each output, each with a `group` of its own",
         );
     }
-    for Promised { slot, promise } in promised {
+    for Part { role, label, span, promise, .. } in &file.parts {
         if promise.replay == Some(Replay::Unacknowledged) {
             report(
-                slot.span.clone(),
-                format!("input `{}` cannot give `exactly_once`", slot.label),
+                span.clone(),
+                format!("input `{label}` cannot give `exactly_once`"),
                 "it cannot hand out the same ranges again",
                 "read from `kafka`, or write `delivery: at_least_once`",
             );
         }
-        if matches!(slot.role, Role::Output) && !promise.recognises {
+        if *role == Role::Output && !promise.recognises {
             report(
-                slot.span.clone(),
-                format!("output `{}` cannot give `exactly_once`", slot.label),
+                span.clone(),
+                format!("output `{label}` cannot give `exactly_once`"),
                 "it cannot tell that a message comes again",
                 "write to `clickhouse`, or write `delivery: at_least_once`",
             );

@@ -2,27 +2,39 @@
 //! node is reported or descended into. Nothing here opens a connection.
 //!
 //! What reading finds comes first (`config`: syntax, duplicate keys, variables), then the rules over one file, then
-//! those over all files of one run.
+//! those over all files of one run. What each code means stands in `diagnostic/rules/CODE.md`.
 mod bad_label;
+mod clean_start;
 mod component_fault;
+mod dead_letter_loop;
 mod delivery;
 mod missing_dead_letter;
 mod missing_field;
 mod one_component;
 mod out_of_range;
+mod overlapping_filters;
+mod plain_secret;
 mod same_client;
+mod same_group;
 mod same_name;
 mod schema;
+mod shared_subscription;
+mod small_window;
+mod spool;
+mod topic_loop;
 mod unknown_component;
 mod unknown_field;
+mod unknown_label;
 mod unknown_value;
+mod unreachable_step;
 mod wrong_type;
 
-use std::collections::HashSet;
+use std::{collections::HashSet, ops::Range, sync::Arc};
 
 use crate::{
-    config::{Document, Node, Role, Slot, grammar_schema},
-    diagnostic::Diagnostic,
+    client::Contact,
+    config::{Component, Document, Node, Role, Slot, grammar_schema},
+    diagnostic::{Diagnostic, Fault},
     registry::{Promise, Registry},
     script::Condition,
 };
@@ -33,21 +45,75 @@ struct File<'a> {
     registry: &'a Registry,
     root: &'a Node,
     slots: Vec<Slot<'a>>,
+    /// The components that were found correct.
+    parts: Vec<Part>,
 }
 
-/// What a slot's component promised once it was found correct.
-struct Promised<'a> {
-    slot: &'a Slot<'a>,
+/// A component that was found correct, and what it promises.
+struct Part {
+    role: Role,
+    label: Arc<str>,
+    /// Where the label stands; for a step, the step.
+    span: Range<usize>,
+    component: Component,
     promise: Promise,
+    /// True for an output that gets only some of the messages.
+    has_condition: bool,
+}
+
+impl Part {
+    fn contact(&self) -> Option<&Contact> {
+        self.promise.contact.as_ref()
+    }
+
+    /// A warning at one of its settings.
+    fn warn(&self, code: &'static str, field: &str, title: impl Into<String>) -> Diagnostic {
+        self.component.diagnose(&Fault::new(code, field, title).into_warning())
+    }
+}
+
+impl File<'_> {
+    fn inputs(&self) -> impl Iterator<Item = (&Part, &Contact)> {
+        self.contacts(|role| role == Role::Input)
+    }
+
+    /// The outputs that get messages of steps.
+    fn outputs(&self) -> impl Iterator<Item = (&Part, &Contact)> {
+        self.contacts(|role| role == Role::Output)
+    }
+
+    fn contacts(&self, wanted: impl Fn(Role) -> bool) -> impl Iterator<Item = (&Part, &Contact)> {
+        self.parts.iter().filter(move |part| wanted(part.role)).filter_map(|part| Some((part, part.contact()?)))
+    }
+
+    /// `path:line:column` of a place in it.
+    fn locate(&self, at: usize) -> String {
+        let (line, column) = crate::diagnostic::line_column(&self.document.file.text, at);
+        format!("{}:{line}:{column}", self.document.file.path)
+    }
 }
 
 /// Every fault in the files of one run, in the order of the files and of their text.
 pub fn lint(documents: &[Document], registry: &Registry) -> Vec<Diagnostic> {
     let grammar = grammar_schema();
-    let mut found: Vec<Vec<Diagnostic>> = documents.iter().map(|document| one(document, registry, &grammar)).collect();
-    for rule in [same_name::check, same_client::check] {
-        for (index, diagnostic) in rule(documents, registry) {
-            found[index].push(diagnostic);
+    let mut found: Vec<Vec<Diagnostic>> = Vec::new();
+    let mut files: Vec<Option<File<'_>>> = Vec::new();
+    for document in documents {
+        let mut faults = document.faults.clone();
+        files.push(one(document, registry, &grammar, &mut faults));
+        found.push(faults);
+    }
+    // An example in a page runs beside nothing else.
+    let is_of_run = |file: &&(usize, &File<'_>)| !file.1.document.is_example;
+    let all: Vec<(usize, &File<'_>)> =
+        files.iter().enumerate().filter_map(|(index, file)| Some((index, file.as_ref()?))).collect();
+    let together: Vec<(usize, &File<'_>)> = all.iter().filter(is_of_run).copied().collect();
+    let alone = all.iter().filter(|file| !is_of_run(file)).copied();
+    for run in std::iter::once(together).chain(alone.map(|file| vec![file])) {
+        for rule in [same_name::check, same_client::check, same_group::check, topic_loop::check] {
+            for (index, diagnostic) in rule(&run) {
+                found[index].push(diagnostic);
+            }
         }
     }
     for diagnostics in &mut found {
@@ -62,24 +128,41 @@ pub fn lint(documents: &[Document], registry: &Registry) -> Vec<Diagnostic> {
 }
 
 /// The faults of one file that can be told from it alone.
-fn one(document: &Document, registry: &Registry, grammar: &serde_json::Value) -> Vec<Diagnostic> {
-    let mut found = document.faults.clone();
-    let Some(root) = &document.root else { return found };
+fn one<'a>(
+    document: &'a Document,
+    registry: &'a Registry,
+    grammar: &serde_json::Value,
+    found: &mut Vec<Diagnostic>,
+) -> Option<File<'a>> {
+    let root = document.root.as_ref()?;
     let start = root.span.start;
     found.extend(schema::walk(&document.file, &schema::Subject::pipeline(), root, grammar, start..start));
-    let file = File { document, registry, root, slots: document.slots() };
-    bad_label::check(&file, &mut found);
-    let mut promised = Vec::new();
+    let mut file = File { document, registry, root, slots: document.slots(), parts: Vec::new() };
+    bad_label::check(&file, found);
+    let mut parts = Vec::new();
     for slot in &file.slots {
-        if one_component::check(&file, slot, &mut found) && unknown_component::check(&file, slot, &mut found) {
-            let promise = component_fault::check(&file, slot, &mut found);
-            promised.extend(promise.map(|promise| Promised { slot, promise }));
+        if one_component::check(&file, slot, found) && unknown_component::check(&file, slot, found) {
+            parts.extend(component_fault::check(&file, slot, found));
         }
-        condition(&file, slot, &mut found);
+        condition(&file, slot, found);
     }
-    delivery::check(&file, &promised, &mut found);
-    missing_dead_letter::check(&file, &mut found);
-    found
+    file.parts = parts;
+    for rule in [
+        clean_start::check,
+        dead_letter_loop::check,
+        delivery::check,
+        missing_dead_letter::check,
+        overlapping_filters::check,
+        plain_secret::check,
+        shared_subscription::check,
+        small_window::check,
+        spool::check,
+        unknown_label::check,
+        unreachable_step::check,
+    ] {
+        rule(&file, found);
+    }
+    Some(file)
 }
 
 /// `when:` beside an output is one script.
@@ -91,7 +174,7 @@ fn condition(file: &File<'_>, slot: &Slot<'_>, found: &mut Vec<Diagnostic>) {
         if let (true, Some(when)) = (faults.is_empty(), file.document.condition(slot, file.registry)) {
             let compiled = Condition::compile(&when.script, when.site());
             match compiled {
-                Ok(condition) => found.extend(condition.note().map(|note| when.diagnose(&note).into_note())),
+                Ok(condition) => found.extend(condition.notes().iter().map(|note| when.diagnose(note))),
                 Err(faults) => found.extend(faults.iter().map(|fault| when.diagnose(fault))),
             }
         }

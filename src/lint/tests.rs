@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::*;
 use crate::{
     ack::Ack,
+    client::Contact,
     config::{Environment, Kind},
     diagnostic::{Fault, Format, SourceFile, render},
     input::{Input, InputContext, InputError, Replay},
@@ -108,12 +109,16 @@ struct Empty {}
 
 struct Part {
     replay: Replay,
+    contact: Option<Contact>,
 }
 
 #[async_trait]
 impl Input for Part {
     fn replay(&self) -> Replay {
         self.replay
+    }
+    fn contact(&self) -> Option<Contact> {
+        self.contact.clone()
     }
     async fn connect(&mut self, _: &InputContext) -> Result<(), InputError> {
         unreachable!("lint connects to nothing")
@@ -154,8 +159,9 @@ fn build_broker(section: &Section) -> Result<Box<dyn Input>, Vec<Fault>> {
         let password = config.password.unwrap_or_default();
         faults.push(Fault::new("weak-password", "password", format!("`{password}` is too short")).label("short"));
     }
+    let contact = Contact { server: config.url, client_id: config.client_id, ..Contact::default() };
     let replay = if config.qos == 0 { Replay::Never } else { Replay::Unacknowledged };
-    if faults.is_empty() { Ok(Box::new(Part { replay })) } else { Err(faults) }
+    if faults.is_empty() { Ok(Box::new(Part { replay, contact: Some(contact) })) } else { Err(faults) }
 }
 
 fn build_script(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
@@ -168,7 +174,7 @@ fn build_script(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
         Some((line, column)) => {
             Err(vec![Fault::new("script", "", "`oops` is not known").label("here").at(line, column)])
         }
-        None => Ok(Box::new(Part { replay: Replay::Never })),
+        None => Ok(Box::new(Part { replay: Replay::Never, contact: None })),
     }
 }
 
@@ -194,7 +200,9 @@ static NONE: Spec<dyn Output> = Spec {
     example: "{}",
     scripts: &[],
     schema: schema_of::<Empty>,
-    build: |section| decode::<Empty>(section).map(|_| Box::new(Part { replay: Replay::Never }) as Box<dyn Output>),
+    build: |section| {
+        decode::<Empty>(section).map(|_| Box::new(Part { replay: Replay::Never, contact: None }) as Box<dyn Output>)
+    },
 };
 
 static INPUTS: &[&Spec<dyn Input>] = &[&BROKER];
@@ -236,7 +244,7 @@ fn check_section(section: &str, expected: &[&str]) {
 #[test]
 fn a_clean_file_has_no_faults() {
     check(
-        "name: p\ninputs:\n  i:\n    broker: { url: a://b, topics: [x], qos: 1, mode: safe, tags: { a: 1 }, tls: { ca: x }, login: { type: token, token: x } }\n\
+        "name: p\ninputs:\n  i:\n    broker: { url: a://b, topics: [x], qos: 1, mode: safe, tags: { a: 1 }, tls: { ca: x }, login: { type: token, token: '${QUEUE_TOKEN}' } }\n\
          steps:\n  - script: a\noutputs:\n  o:\n    when: payload.x > 1\n    none:\ndead_letter: { none: {} }\ndelivery: at_least_once\nlimits: { shutdown_timeout_ms: 1000 }\n",
         &[],
     );
@@ -306,7 +314,7 @@ fn sections_are_checked_by_their_schema() {
         ],
     );
     with(
-        "login: { type: tokn, token: x }",
+        "login: { type: tokn, token: '${QUEUE_TOKEN}' }",
         &["unknown-value: `login.type` of input `broker` cannot be `tokn` (did you mean `token`?)"],
     );
     with(
@@ -330,7 +338,11 @@ fn sections_are_checked_by_their_schema() {
 fn a_component_names_its_own_faults_when_the_schema_finds_none() {
     check_section(
         "{ url: x, topics: x, password: secret }",
-        &["bad-url: `x` is not a URL (no `://`)", "weak-password: `secret` is too short (short)"],
+        &[
+            "bad-url: `x` is not a URL (no `://`)",
+            "weak-password: `secret` is too short (short)",
+            "plain-secret: `password` stands in the file as it is (everybody who can read the file knows it)",
+        ],
     );
     check_section(
         "{ url: x, topics: x, password: '${QUEUE_TOKEN}' }",
@@ -555,8 +567,13 @@ fn every_example_lints_clean() {
         let file = SourceFile { path: format!("{}.yaml", found.name()), text };
         let document = Document::read(file, &Environment::default(), &registry);
         let slots = document.slots();
-        let file =
-            File { document: &document, registry: &registry, root: document.root.as_ref().unwrap(), slots: Vec::new() };
+        let file = File {
+            document: &document,
+            registry: &registry,
+            root: document.root.as_ref().unwrap(),
+            slots: Vec::new(),
+            parts: Vec::new(),
+        };
         let mut faults = document.faults.clone();
         component_fault::check(&file, &slots[0], &mut faults);
         let rendered = render(&faults, Format::Full, false);

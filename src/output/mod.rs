@@ -17,6 +17,7 @@ use futures_util::future::BoxFuture;
 pub use parcel::Parcel;
 
 use crate::{
+    client::Contact,
     message::MessageRef,
     metrics::{ComponentMetrics, Health},
     script::Template,
@@ -90,6 +91,11 @@ pub trait Output: Send {
     /// Whether it can tell that a recorded range comes again, and leave its messages once.
     fn recognises(&self) -> bool {
         false
+    }
+
+    /// What its settings tell of the outside world.
+    fn contact(&self) -> Option<Contact> {
+        None
     }
 
     /// Opens connections, learns schemas. May be called again after an error.

@@ -91,8 +91,10 @@ impl Trial {
     /// What keeps scripts from being compiled, with the step of each.
     pub fn interpreted(&self) -> Vec<(String, String)> {
         let steps = self.lanes.iter().take(1).flat_map(|(_, work)| &work.steps);
-        let notes =
-            steps.flat_map(|(_, part)| part.step.notes().into_iter().map(|note| (part.label.clone(), note.title)));
+        let notes = steps.flat_map(|(_, part)| {
+            let notes = part.step.notes().into_iter().filter(|note| note.code == "interpreted");
+            notes.map(|note| (part.label.clone(), note.title))
+        });
         notes.collect()
     }
 

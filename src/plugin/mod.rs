@@ -170,5 +170,6 @@ fn diagnose(fault: &Fault, file: &Arc<SourceFile>) -> Diagnostic {
     let one = rest.chars().next().filter(|c| *c != '\n').map_or(0, char::len_utf8);
     let mut diagnostic = Diagnostic::error(fault.code, file, start..start + word.max(one), fault.title.clone());
     diagnostic.help.clone_from(&fault.help);
+    diagnostic.severity = fault.severity;
     diagnostic.with_label(fault.label.clone())
 }

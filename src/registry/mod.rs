@@ -9,6 +9,7 @@ pub use schema::pipeline_schema;
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
+    client::Contact,
     config::{Catalog, Facts, Kind},
     diagnostic::Fault,
     input::{INPUTS, Input, Replay},
@@ -42,10 +43,14 @@ pub enum Found {
 pub struct Promise {
     /// For an input: what becomes of messages that are not acknowledged.
     pub replay: Option<Replay>,
+    /// For an input: a spool is of use to it.
+    pub can_spool: bool,
     /// For an output: it recognises what comes again.
     pub recognises: bool,
-    /// For a step: what keeps its scripts from being compiled.
+    /// For a step: what the writer of its scripts should know.
     pub notes: Vec<Fault>,
+    /// For an input or output: where it meets the outside world.
+    pub contact: Option<Contact>,
 }
 
 impl Registry {
@@ -217,11 +222,22 @@ impl Found {
     pub fn check(&self, section: &Section) -> Result<Promise, Vec<Fault>> {
         match self {
             Self::Input(spec) => {
-                (spec.build)(section).map(|input| Promise { replay: Some(input.replay()), ..Promise::default() })
+                let build = (spec.build)(section);
+                build.map(|input| Promise {
+                    replay: Some(input.replay()),
+                    can_spool: input.can_spool(),
+                    contact: input.contact(),
+                    ..Promise::default()
+                })
             }
             Self::Step(spec) => (spec.build)(section).map(|step| Promise { notes: step.notes(), ..Promise::default() }),
             Self::Output(spec) => {
-                (spec.build)(section).map(|output| Promise { recognises: output.recognises(), ..Promise::default() })
+                let build = (spec.build)(section);
+                build.map(|output| Promise {
+                    recognises: output.recognises(),
+                    contact: output.contact(),
+                    ..Promise::default()
+                })
             }
             Self::Plugin(step) => step.build(section).map(|_| Promise::default()),
         }

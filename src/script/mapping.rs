@@ -9,6 +9,7 @@ use super::{
     document,
     plan::{Deopt, Outcome, Refusal},
     program::{Answer, Program, ScriptError},
+    review::Purpose,
     scan::scan_payload,
 };
 use crate::{
@@ -99,9 +100,9 @@ impl Mapping {
         self.script.plan.as_ref().err()
     }
 
-    /// The same as a note at its place in the script, for its writer.
-    pub fn note(&self) -> Option<Fault> {
-        self.refusal().map(note)
+    /// What its writer should know, each at its place in the script: warnings, and what keeps it from being compiled.
+    pub fn notes(&self) -> Vec<Fault> {
+        self.script.notes(Purpose::Value)
     }
 
     /// Takes the counts since the last call.
@@ -114,7 +115,7 @@ impl Mapping {
     /// # Errors
     /// This message cannot be mapped; `out` is as it was.
     pub fn run(&mut self, message: MessageRef<'_>, out: &mut Vec<u8>) -> Result<Emit, ScriptError> {
-        let Script { program, plan, interpreted } = &mut self.script;
+        let Script { program, plan, interpreted, .. } = &mut self.script;
         match plan {
             Ok(plan) => match plan.map(message, out, &mut self.index) {
                 Ok(Outcome::Written { indexed }) => {
@@ -172,9 +173,9 @@ impl Condition {
         self.script.plan.as_ref().err()
     }
 
-    /// The same as a note at its place in the script, for its writer.
-    pub fn note(&self) -> Option<Fault> {
-        self.refusal().map(note)
+    /// What its writer should know, each at its place in the script: warnings, and what keeps it from being compiled.
+    pub fn notes(&self) -> Vec<Fault> {
+        self.script.notes(Purpose::Condition)
     }
 
     /// Takes the counts since the last call.
@@ -202,7 +203,7 @@ impl Condition {
     /// # Errors
     /// The script failed, or its value is neither true nor false.
     pub fn test(&mut self, message: MessageRef<'_>) -> Result<bool, ScriptError> {
-        let Script { program, plan, interpreted } = &mut self.script;
+        let Script { program, plan, interpreted, .. } = &mut self.script;
         match plan {
             Ok(plan) => match plan.test(message) {
                 Ok(answer) => return Ok(answer),
@@ -226,10 +227,12 @@ fn note(refusal: &Refusal) -> Fault {
         .label("keeps the script from being compiled")
         .help("it works all the same, but costs about five times the CPU; docs/mapping.md says what is compiled")
         .at(line.max(1), column.max(1))
+        .into_note()
 }
 
 /// A script both ways.
 struct Script {
+    source: Box<str>,
     program: Program,
     plan: Result<Compiled, Refusal>,
     interpreted: Interpreted,
@@ -239,7 +242,13 @@ impl Script {
     fn compile(source: &str, site: Site) -> Result<Self, Vec<Fault>> {
         let program = Program::compile(source, site)?;
         let plan = program.plan(source).map(Compiled::new);
-        Ok(Self { program, plan, interpreted: Interpreted::default() })
+        Ok(Self { source: source.into(), program, plan, interpreted: Interpreted::default() })
+    }
+
+    fn notes(&self, purpose: Purpose) -> Vec<Fault> {
+        let mut notes = self.program.review(&self.source, purpose);
+        notes.extend(self.plan.as_ref().err().map(note));
+        notes
     }
 
     fn wants(&mut self, layout: &mut Layout) {

@@ -10,6 +10,7 @@ mod meta;
 mod path;
 mod plan;
 mod program;
+mod review;
 mod scan;
 mod syntax;
 mod template;

@@ -11,6 +11,7 @@ use super::{
     document::{Untouched, Unwritable, UnwritableKind},
     engine::{self, LoadedModule, Stop},
     plan::{self, Plan, Refusal},
+    review,
     syntax::{MetaNeed, Needs, PayloadNeed, Tree, Untangled},
 };
 use crate::{
@@ -101,6 +102,12 @@ impl Program {
     pub fn plan(&self, source: &str) -> Result<Plan, Refusal> {
         let modules = self.modules.iter().map(|module| (module.name.as_str(), &module.ast));
         plan::compile(&Tree::of(&self.engine, source, &self.ast, modules), self.params.as_deref())
+    }
+
+    /// What is most likely wrong in the script.
+    pub fn review(&self, source: &str, purpose: review::Purpose) -> Vec<Fault> {
+        let modules = self.modules.iter().map(|module| (module.name.as_str(), &module.ast));
+        review::review(source, &Tree::of(&self.engine, source, &self.ast, modules), purpose)
     }
 
     /// Runs the script for one message.

@@ -91,6 +91,23 @@ impl Template {
         }
     }
 
+    /// The text with `value` in place of everything that a message decides.
+    pub fn shape(&self, value: char) -> String {
+        let mut out = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => out.push_str(text),
+                Part::Meta(_) | Part::Payload(..) => out.push(value),
+            }
+        }
+        out
+    }
+
+    /// True when it is `{meta.topic}` and no more.
+    pub fn is_received_topic(&self) -> bool {
+        self.parts == [Part::Meta(MetaField::Topic)]
+    }
+
     /// Appends the text for `message`. Answers false, and appends nothing, when the message lacks one of the values.
     ///
     /// `{payload.…}` is looked up in the payload as it is now: what a string says, the text of a number, `true` or

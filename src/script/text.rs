@@ -28,6 +28,11 @@ pub struct ScriptFile {
 }
 
 impl ScriptText {
+    /// The setting that names the script's file, when it has one.
+    pub fn field(&self) -> Option<&'static str> {
+        matches!(self, Self::File(_)).then_some("file")
+    }
+
     /// Compiles it with `compile`, which is `Mapping::compile` or `Condition::compile`.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! fails, or answers anything but true or false, is a dead letter.
 use std::sync::Arc;
 
-use super::{Failure, Step, StepReport};
+use super::{Failure, Step, StepReport, in_field};
 use crate::{
     diagnostic::Fault,
     message::{Batch, Layout},
@@ -23,16 +23,19 @@ pub(super) static SPEC: Spec<dyn Step> = Spec {
 
 struct Filter {
     condition: Condition,
+    /// The setting that names the script's file.
+    field: Option<&'static str>,
 }
 
 fn build(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
-    let condition = decode::<ScriptText>(section)?.compile(section, Condition::compile)?;
-    Ok(filter_by(condition))
+    let script = decode::<ScriptText>(section)?;
+    let condition = script.compile(section, Condition::compile)?;
+    Ok(Box::new(Filter { condition, field: script.field() }))
 }
 
 /// The step that keeps the messages for which `condition` holds.
 pub fn filter_by(condition: Condition) -> Box<dyn Step> {
-    Box::new(Filter { condition })
+    Box::new(Filter { condition, field: None })
 }
 
 impl Step for Filter {
@@ -53,7 +56,7 @@ impl Step for Filter {
     }
 
     fn notes(&self) -> Vec<Fault> {
-        self.condition.note().into_iter().collect()
+        self.condition.notes().into_iter().map(|note| in_field(note, self.field)).collect()
     }
 
     fn wants(&mut self, layout: &mut Layout) {

@@ -4,7 +4,7 @@
 //! script's line and column. A value `()` is `null`, a string is a JSON string.
 use std::sync::Arc;
 
-use super::{Failure, Step, StepReport};
+use super::{Failure, Step, StepReport, in_field};
 use crate::{
     diagnostic::Fault,
     message::{ArenaFull, Batch, Documents, Layout},
@@ -23,15 +23,19 @@ pub(super) static SPEC: Spec<dyn Step> = Spec {
 
 struct Map {
     mapping: Mapping,
+    /// The setting that names the script's file.
+    field: Option<&'static str>,
 }
 
 fn build(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
-    Ok(map_by(decode::<ScriptText>(section)?.compile(section, Mapping::compile)?))
+    let script = decode::<ScriptText>(section)?;
+    let mapping = script.compile(section, Mapping::compile)?;
+    Ok(Box::new(Map { mapping, field: script.field() }))
 }
 
 /// The step that makes new payloads with `mapping`.
 pub fn map_by(mapping: Mapping) -> Box<dyn Step> {
-    Box::new(Map { mapping })
+    Box::new(Map { mapping, field: None })
 }
 
 /// Why no payload was written.
@@ -84,7 +88,7 @@ impl Step for Map {
     }
 
     fn notes(&self) -> Vec<Fault> {
-        self.mapping.note().into_iter().collect()
+        self.mapping.notes().into_iter().map(|note| in_field(note, self.field)).collect()
     }
 
     fn wants(&mut self, layout: &mut Layout) {

@@ -36,7 +36,7 @@ pub trait Step: Send {
     /// was never bound has a layout of its own.
     fn bind(&mut self, _layout: &Arc<Layout>) {}
 
-    /// What keeps its scripts from being compiled to plans: each with the field it is in, and its place there.
+    /// What the writer of its scripts should know: each with the field it is in, and its place there.
     fn notes(&self) -> Vec<Fault> {
         Vec::new()
     }
@@ -45,6 +45,11 @@ pub trait Step: Send {
     fn keeps_payloads(&self) -> bool {
         false
     }
+}
+
+/// A note about a script that stands in `field`, or is the whole section.
+fn in_field(note: Fault, field: Option<&str>) -> Fault {
+    field.into_iter().fold(note, Fault::within)
 }
 
 /// Lets the steps of a lane, and the conditions behind them, share the scans of payloads that stay the same.

@@ -156,8 +156,9 @@ impl Step for Set {
         };
         let key = self.has_key.then(|| vec!["key".to_owned()]);
         let fields = key.into_iter().chain(names("headers", &self.headers)).chain(names("meta", &self.meta));
-        let notes = self.expressions.iter().zip(fields).filter_map(|(expression, field)| {
-            Some(field.iter().rev().fold(expression.note()?, |note, name| note.within(name)))
+        let notes = self.expressions.iter().zip(fields).flat_map(|(expression, field)| {
+            let within = move |note| field.iter().rev().fold(note, |note: Fault, name| note.within(name));
+            expression.notes().into_iter().map(within)
         });
         notes.collect()
     }

@@ -151,9 +151,11 @@ impl Step for Split {
     }
 
     fn notes(&self) -> Vec<Fault> {
-        let of = self.of.note().map(|note| if self.short { note } else { note.within("of") });
-        let kept = self.keep.iter().filter_map(|(name, _, e)| Some(e.note()?.within(name).within("keep")));
-        of.into_iter().chain(kept).collect()
+        let of = self.of.notes().into_iter().map(|note| if self.short { note } else { note.within("of") });
+        let kept = self.keep.iter().flat_map(|(name, _, expression)| {
+            expression.notes().into_iter().map(|note| note.within(name).within("keep"))
+        });
+        of.chain(kept).collect()
     }
 
     fn wants(&mut self, layout: &mut Layout) {

@@ -149,6 +149,17 @@ impl Connection {
         self.brokers.iter().collect::<Vec<_>>().join(",")
     }
 
+    /// The brokers in one way of writing: sorted, each with its port.
+    pub fn server(&self) -> String {
+        let with_port = |broker: &str| match broker.rsplit_once(':') {
+            Some((_, port)) if port.parse::<u16>().is_ok() => broker.to_owned(),
+            _ => format!("{broker}:9092"),
+        };
+        let mut brokers: Vec<String> = self.brokers.iter().map(with_port).collect();
+        brokers.sort();
+        format!("kafka://{}", brokers.join(","))
+    }
+
     /// Every fault of these settings. `refused` names the properties that the caller adds to those nobody may set.
     pub fn check(&self, folder: &Path, refused: &[Refused]) -> Vec<Fault> {
         let mut faults = Vec::new();

@@ -32,13 +32,13 @@ pub struct Dial {
     pub url: String,
     pub(super) server: Server,
     pub(super) folder: PathBuf,
-    pub(super) client_id: String,
+    pub client_id: String,
     pub(super) username: Option<String>,
     pub(super) password: Option<Secret>,
     pub(super) tls: Tls,
     pub(super) keep_alive: NonZeroU16,
     pub(super) timeout: Duration,
-    pub(super) protocol: Protocol,
+    pub protocol: Protocol,
 }
 
 /// What a client asks for in CONNECT.

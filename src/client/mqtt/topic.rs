@@ -86,6 +86,30 @@ impl Filter {
         Ok(filter)
     }
 
+    /// True when some topic comes through both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let dollar = |filter: &Self| matches!(filter.levels.first(), Some(Level::Text(text)) if text.starts_with('$'));
+        let wild = |filter: &Self| !matches!(filter.levels.first(), Some(Level::Text(_)));
+        // Wildcards leave out what the broker says of itself.
+        if dollar(self) && wild(other) || dollar(other) && wild(self) {
+            return false;
+        }
+        let (mut one, mut two) = (self.levels.iter(), other.levels.iter());
+        loop {
+            match (one.next(), two.next()) {
+                (None, None) | (Some(Level::Rest), _) | (_, Some(Level::Rest)) => return true,
+                (None, Some(_)) | (Some(_), None) => return false,
+                (Some(Level::Text(a)), Some(Level::Text(b))) if a != b => return false,
+                _ => {}
+            }
+        }
+    }
+
+    /// True for a subscription that several clients share.
+    pub fn is_shared(&self) -> bool {
+        self.wire.starts_with("$share/")
+    }
+
     /// True when messages of `topic` come through this filter.
     pub fn matches(&self, topic: &str) -> bool {
         if topic.starts_with('$') && !matches!(self.levels.first(), Some(Level::Text(_))) {

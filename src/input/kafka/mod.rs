@@ -52,7 +52,10 @@ use self::{
 use super::{Cuts, Input, InputContext, InputError, Replay};
 use crate::{
     ack::Ack,
-    client::kafka::{Connection, OneOrMany, Refused, Watch},
+    client::{
+        self, Contact,
+        kafka::{Connection, OneOrMany, Refused, Watch},
+    },
     diagnostic::Fault,
     message::Batch,
     spec::{Section, Spec, decode, schema_of},
@@ -186,6 +189,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(8);
 struct KafkaInput {
     client: ClientConfig,
     brokers: String,
+    server: String,
+    group: String,
     topics: Vec<String>,
     bounds: Bounds,
     commit_interval: Duration,
@@ -264,6 +269,8 @@ impl KafkaInput {
         Ok(Self {
             client: config.client(section),
             brokers: config.connection.brokers(),
+            server: config.connection.server(),
+            group: config.group.clone(),
             topics,
             bounds: Bounds {
                 messages_max: config.batch_messages_max.get() as usize,
@@ -378,6 +385,20 @@ impl Input for KafkaInput {
         // Librdkafka would commit positions without the record beside them, and so wipe it out.
         self.client.set("enable.auto.commit", "false");
         self.cuts = Some(cuts);
+    }
+
+    fn contact(&self) -> Option<Contact> {
+        let topic = |name: &String| match name.starts_with('^') {
+            true => client::Topic::Pattern(name.clone()),
+            false => client::Topic::Name(name.clone()),
+        };
+        let topics = self.topics.iter().enumerate().map(|(at, name)| (format!("topics.{at}"), topic(name)));
+        Some(Contact {
+            server: self.server.clone(),
+            topics: topics.collect(),
+            group: Some(self.group.clone()),
+            ..Contact::default()
+        })
     }
 
     async fn connect(&mut self, context: &InputContext) -> Result<(), InputError> {

@@ -28,10 +28,13 @@ use self::{
     queue::{CloseOnDrop, Queue, Settled},
     session::Session,
 };
-use super::{Input, InputContext, InputError, Replay};
+use super::{Input, InputContext, InputError, Replay, TopicNames};
 use crate::{
     ack::Ack,
-    client::mqtt::{Connection, Dial, Hello, packet::REMAINING_MAX, topic::Filter},
+    client::{
+        self, Contact,
+        mqtt::{Connection, Dial, Hello, Protocol, packet::REMAINING_MAX, topic::Filter},
+    },
     diagnostic::Fault,
     message::{Batch, Captures},
     spec::{Section, Spec, decode, schema_of},
@@ -298,11 +301,43 @@ fn topics(config: &Config, faults: &mut Vec<Fault>) -> Vec<Topic> {
 
 #[async_trait]
 impl Input for MqttInput {
+    fn topic_names(&self) -> Option<TopicNames> {
+        let filters = self.plan.topics.iter().map(|topic| topic.filter.clone()).collect();
+        Some(TopicNames { captures: self.plan.captures.clone()?, filters })
+    }
+
     fn replay(&self) -> Replay {
         // A session that is forgotten at the next start keeps nothing for us.
         let kept = self.plan.hello.session_expiry_s > 0 && !self.plan.hello.clean_start;
         let acknowledged = self.plan.topics.iter().all(|topic| topic.qos > 0);
         if kept && acknowledged { Replay::Unacknowledged } else { Replay::Never }
+    }
+
+    fn can_spool(&self) -> bool {
+        true
+    }
+
+    fn contact(&self) -> Option<Contact> {
+        let plan = &self.plan;
+        // A broker that is not told how many may wait keeps few in flight: Mosquitto 20.
+        let window = match plan.dial.protocol {
+            _ if plan.topics.iter().all(|topic| topic.qos == 0) => None,
+            Protocol::V4 => Some((20, "protocol")),
+            Protocol::Auto | Protocol::V5 => Some((plan.hello.receive_maximum.into(), "receive_maximum")),
+        };
+        let topics = plan.topics.iter().enumerate();
+        Some(Contact {
+            server: plan.dial.url.clone(),
+            topics: topics.map(|(at, t)| (format!("topics.{at}"), client::Topic::Filter(t.filter.clone()))).collect(),
+            client_id: Some(plan.dial.client_id.clone()).filter(|id| !id.is_empty()),
+            window,
+            forgets: match plan.hello {
+                Hello { session_expiry_s: 0, .. } => Some("session_expiry_s"),
+                Hello { clean_start: true, .. } => Some("clean_start"),
+                _ => plan.topics.iter().any(|topic| topic.qos == 0).then_some("qos"),
+            },
+            ..Contact::default()
+        })
     }
 
     async fn connect(&mut self, context: &InputContext) -> Result<(), InputError> {

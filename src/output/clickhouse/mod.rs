@@ -29,7 +29,7 @@ use self::{
 use super::{Delivery, Once, Output, OutputContext, OutputError, Parcel, WriteLimits};
 use crate::{
     client::{
-        Secret,
+        Contact, Secret,
         clickhouse::{Access, Failure, Server, split},
     },
     diagnostic::Fault,
@@ -261,6 +261,10 @@ fn build(section: &Section) -> Result<Box<dyn Output>, Vec<Fault>> {
 impl Output for ClickHouse {
     fn limits(&self) -> WriteLimits {
         self.limits
+    }
+
+    fn contact(&self) -> Option<Contact> {
+        Some(Contact { server: self.writer.url.clone(), linger: self.limits.linger, ..Contact::default() })
     }
 
     async fn connect(&mut self, context: &OutputContext) -> Result<(), OutputError> {

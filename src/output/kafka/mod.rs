@@ -47,7 +47,10 @@ use self::{
 };
 use super::{Addressed, Delivery, Output, OutputContext, OutputError, Parcel, WriteError, WriteLimits};
 use crate::{
-    client::kafka::{Connection, Refused, Watch},
+    client::{
+        self, Contact,
+        kafka::{Connection, Refused, Watch},
+    },
     diagnostic::Fault,
     message::MessageRef,
     output::Rejection,
@@ -178,6 +181,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(8);
 struct KafkaOutput {
     client: ClientConfig,
     brokers: String,
+    server: String,
+    linger: Duration,
     address: Arc<Address>,
     shape: Shape,
     message_bytes_max: u32,
@@ -229,6 +234,8 @@ impl KafkaOutput {
         Ok(Self {
             client: config.client(section),
             brokers: config.connection.brokers(),
+            server: config.connection.server(),
+            linger: Duration::from_millis(config.linger_ms.into()),
             address: Arc::new(Address { topic, key: key.flatten() }),
             shape: Shape { headers: config.headers, timestamps: config.timestamp == Timestamp::Message },
             message_bytes_max: config.message_bytes_max,
@@ -486,6 +493,15 @@ impl Output for KafkaOutput {
             addressed.headers.clear();
         }
         Ok(addressed)
+    }
+
+    fn contact(&self) -> Option<Contact> {
+        Some(Contact {
+            server: self.server.clone(),
+            topics: vec![("topic".to_owned(), client::Topic::of(&self.address.topic))],
+            linger: self.linger,
+            ..Contact::default()
+        })
     }
 
     async fn connect(&mut self, context: &OutputContext) -> Result<(), OutputError> {

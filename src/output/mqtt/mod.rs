@@ -22,7 +22,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::publisher::{Job, Publisher};
 use super::{Addressed, Delivery, Output, OutputContext, OutputError, Parcel, Rejection, WriteError, WriteLimits};
 use crate::{
-    client::mqtt::{Connection, Dial, Hello, topic::check_topic},
+    client::{
+        self, Contact,
+        mqtt::{Connection, Dial, Hello, topic::check_topic},
+    },
     diagnostic::Fault,
     message::{MessageRef, Span},
     script::Template,
@@ -129,6 +132,15 @@ impl MqttOutput {
 impl Output for MqttOutput {
     fn limits(&self) -> WriteLimits {
         WriteLimits::IMMEDIATE
+    }
+
+    fn contact(&self) -> Option<Contact> {
+        Some(Contact {
+            server: self.plan.dial.url.clone(),
+            topics: vec![("topic".to_owned(), client::Topic::of(&self.plan.topic))],
+            client_id: Some(self.plan.dial.client_id.clone()).filter(|id| !id.is_empty()),
+            ..Contact::default()
+        })
     }
 
     async fn connect(&mut self, context: &OutputContext) -> Result<(), OutputError> {
