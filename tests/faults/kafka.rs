@@ -25,7 +25,7 @@ fn a_storm_of_rebalances_doubles_nothing() {
     let case = Case::new(&Stack::running(), "storm");
     case.create_table();
     let load = Load::kafka(&case, 2000);
-    let mut members: Vec<Streamer> = (0..2).map(|_| case.start(&[KAFKA_TO_CLICKHOUSE])).collect();
+    let mut members: Vec<Streamer> = (0..2).map(|_| case.start_beside(&[KAFKA_TO_CLICKHOUSE])).collect();
     members[0].wait_deliveries(200);
     let mut dice = dice();
     for _ in 0..full(5, 60) {

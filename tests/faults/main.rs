@@ -9,6 +9,7 @@
 mod common;
 
 mod clickhouse;
+mod disk;
 mod ends;
 mod kafka;
 mod kills;
