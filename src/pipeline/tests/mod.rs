@@ -1,4 +1,6 @@
 //! Pipelines over parts whose behaviour a test decides. Time is paused: back-off costs nothing.
+mod supervisor;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
