@@ -22,7 +22,7 @@ WORKDIR /etc/streamer
 COPY pipelines pipelines
 COPY schemas schemas
 USER streamer
-ENV STATE_DIR=/var/lib/streamer
+ENV STATE_DIR=/var/lib/streamer ARCHIVE_DIR=/var/lib/streamer/archive
 VOLUME /var/lib/streamer
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["streamer"]

@@ -40,7 +40,9 @@ def open_stack(name: str, engine: str, starting: bool) -> Stack:
 def setup(engine: str) -> None:
     """Makes sure that `up` and a build find all they need. Docker has its own programs and downloads."""
     if engine == "docker" or (engine == "auto" and docker.usable()):
-        install.install(install.missing_packages(install.CLIENTS) + install.missing_build_packages())
+        programs = {**install.CLIENTS, **install.PIP}
+        install.install(install.missing_packages(programs) + install.missing_build_packages())
+        install.python_packages()
     else:
         native.ensure(build=True)
     print("everything is there: what the services need, and the packages for building streamer")
@@ -129,6 +131,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         commands.add_parser(verb, parents=[common], help=text).add_argument("service", choices=SERVICES)
     command = commands.add_parser("setup", help="only install and download what the services and the Rust build need")
     command.add_argument("--engine", choices=[*ENGINES, "auto"], default="auto")
+    commands.add_parser("python", help="print the folder of the Python packages that tests use, a PYTHONPATH")
     return parser.parse_args(arguments)
 
 
@@ -136,6 +139,9 @@ def run(options: argparse.Namespace) -> int:
     """Carries out one command; returns the exit code."""
     if options.command == "setup":
         setup(options.engine)
+        return 0
+    if options.command == "python":
+        print(install.python_packages())
         return 0
     stack = open_stack(options.name, options.engine, starting=options.command == "up")
     if options.command == "up":

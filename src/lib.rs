@@ -1,5 +1,6 @@
 //! streamer: a declarative stream processor. Rooms in import order; `docs/architecture.md` says what lives where.
 pub mod ack;
+pub mod archive;
 pub mod cli;
 pub mod client;
 pub mod codec;

@@ -11,6 +11,7 @@ const ROOMS: &[&str] = &[
     "spec",
     "codec",
     "script",
+    "archive",
     "client",
     "input",
     "step",
@@ -136,6 +137,25 @@ fn the_architecture_page_holds_the_same_table() {
     let siblings = SIBLINGS.iter().map(|room| format!("`{room}`")).collect::<Vec<_>>();
     let sentence = format!("{}, {} and {} do not import each other", siblings[0], siblings[1], siblings[2]);
     assert!(page.contains(&sentence), "docs/architecture.md must say: {sentence}");
+}
+
+/// Rhai's syntax tree is internal to Rhai: one folder knows it, so that a new version changes one folder.
+#[test]
+fn only_one_folder_knows_the_tree_of_rhai() {
+    const TYPES: [&str; 7] =
+        ["ASTNode", "ASTFlags", "Expr", "Stmt", "StmtBlock", "FnCallExpr", "SwitchCasesCollection"];
+    let mut faults = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut |_, path, text| {
+        for (at, _) in text.match_indices("rhai::") {
+            let statement: String = text[at..].chars().take_while(|c| *c != ';' && *c != '(').collect();
+            let words = statement.split(|c: char| !c.is_alphanumeric());
+            let named: Vec<_> = words.filter(|word| TYPES.contains(word)).collect();
+            if !named.is_empty() && !path.starts_with("src/script/syntax/") {
+                faults.push(format!("{path} names {named:?} of rhai; only src/script/syntax/ may"));
+            }
+        }
+    });
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
 #[test]

@@ -3,27 +3,15 @@
 //! `FAULTS=full` kills 200 times instead of a few; `FAULTS_SEED` repeats the moments of a run.
 mod common;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use common::{
-    Case, KAFKA_TO_CLICKHOUSE, Stack, Streamer, equal,
+    Case, KAFKA_TO_CLICKHOUSE, Stack, Streamer, dice, equal, full,
     kafka::{self, Producer},
     load::Load,
     note,
 };
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-
-fn is_full() -> bool {
-    std::env::var("FAULTS").is_ok_and(|value| value == "full")
-}
-
-/// Moments that differ from run to run and can be had again.
-fn dice() -> StdRng {
-    let seed = std::env::var("FAULTS_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs());
-    note(format!("FAULTS_SEED={seed}"));
-    StdRng::seed_from_u64(seed)
-}
+use rand::Rng as _;
 
 /// Waits until each of the messages `0..sent` has a row. Answers how many rows there are too many.
 #[track_caller]
@@ -61,7 +49,7 @@ fn static_member(case: &Case) -> std::path::PathBuf {
 fn kill_9_doubles_nothing() {
     let case = Case::new(&Stack::running(), "once");
     case.create_table();
-    let (mut dice, kills) = (dice(), if is_full() { 200 } else { 6 });
+    let (mut dice, kills) = (dice(), full(6, 200));
     let load = Load::kafka(&case, 2000);
     let mut streamer = Streamer::start(&case, &[static_member(&case)]);
     for kill in 0..kills {
@@ -106,7 +94,7 @@ fn instances_that_come_and_go_double_nothing() {
     let load = Load::kafka(&case, 2000);
     let mut first = case.start(&[KAFKA_TO_CLICKHOUSE]);
     first.wait_deliveries(500);
-    for round in 0..if is_full() { 20 } else { 2 } {
+    for round in 0..full(2, 20) {
         let second = case.start(&[KAFKA_TO_CLICKHOUSE]);
         second.wait_deliveries(500);
         if round % 2 == 0 {

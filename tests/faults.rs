@@ -8,7 +8,7 @@ use std::{
 };
 
 use common::{
-    Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA, Streamer, at_least, case, equal,
+    Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA, Streamer, at_least, case, equal, full,
     kafka::{self, Producer},
     load::Load,
     note,
@@ -191,6 +191,38 @@ fn a_frozen_kafka_costs_neither_memory_nor_the_mqtt_session() {
     let of_client: Vec<_> = log.lines().filter(|line| line.contains(&format!(" {} ", case.id))).collect();
     let connected = of_client.iter().filter(|line| line.contains("New client connected")).count();
     assert_eq!(connected, 1, "the session was lost: {of_client:#?}");
+}
+
+/// A lone broker that is frozen for longer than its own controller waits is fenced, and for a moment answers without any
+/// broker. A client that believes it has nobody left to ask.
+#[test]
+fn a_kafka_that_is_frozen_again_and_again_is_found_again() {
+    let own = OwnStack::take();
+    let case = Case::new(&own.stack, "thawed");
+    case.create_table();
+    // Asks so often that it also does in that moment.
+    let brokers = "      brokers: ${KAFKA_BOOTSTRAP:-localhost:9092}\n";
+    let asks = format!("{brokers}      options: {{topic.metadata.refresh.interval.ms: 20}}\n");
+    let files = [
+        case.changed(MQTT_TO_KAFKA, &[(brokers, &asks)]),
+        case.changed(KAFKA_TO_CLICKHOUSE, &[(brokers, &asks), ("create: ../schemas/telemetry.sql ", "# ")]),
+    ];
+    let mut streamer = Streamer::start(&case, &files);
+    streamer.wait_ready();
+    let load = Load::mqtt(&case, 500);
+    streamer.wait_deliveries(500);
+    for _ in 0..full(2, 20) {
+        own.act("pause", "kafka");
+        outage(15);
+        assert!(streamer.is_running());
+        own.act("resume", "kafka");
+        let sent = load.sent();
+        wait_until_sent(&load, sent + 500);
+        streamer.wait_ready();
+    }
+    case.nothing_lost_in_table(&streamer, load.stop());
+    let reminded = streamer.log_lines("WARN").iter().filter(|line| line.contains("dropped all its brokers")).count();
+    note(format!("{reminded} clients had dropped all their brokers"));
 }
 
 #[test]

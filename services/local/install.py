@@ -28,6 +28,7 @@ CLIENTS = {"mosquitto_pub": "mosquitto-clients", "kcat": "kcat"}
 JAVA = {"java": "openjdk-17-jre-headless"}
 MAVEN = {"mvn": "maven"}
 NPM = {"npm": "npm"}
+PIP = {"pip3": "python3-pip"}
 
 # What building streamer itself needs; the Dockerfile installs the same (tests/compose.rs compares).
 BUILD_PACKAGES = ["make", "gcc", "g++", "pkg-config", "libssl-dev", "zlib1g-dev", "cmake"]
@@ -35,6 +36,9 @@ BUILD_PACKAGES = ["make", "gcc", "g++", "pkg-config", "libssl-dev", "zlib1g-dev"
 # libchdb.so is a whole ClickHouse server in one library. Versions before 26.7 refuse --listen_host.
 CHDB_VERSION = "26.7.3-stable.1"
 CHDB_PACKAGES = {"x86_64": "@chdb/lib-linux-x64-gnu", "aarch64": "@chdb/lib-linux-arm64-gnu"}
+
+# What tests read archives with, and the S3-compatible store they write to.
+PYTHON_PACKAGES = ["pyarrow==21.0.0", "moto[s3]==5.2.5", "flask", "flask-cors"]
 
 
 def say(text: str) -> None:
@@ -76,6 +80,8 @@ def needed_for_services() -> list[str]:
         programs.update(MAVEN)
     if not _clickhouse_dir().is_dir():
         programs.update(NPM)
+    if not _python_dir().is_dir():
+        programs.update(PIP)
     return missing_packages(programs)
 
 
@@ -162,6 +168,23 @@ def clickhouse_library() -> Path:
         )
 
     return _cached(_clickhouse_dir(), fetch) / "node_modules" / _chdb_package() / "libchdb.so"
+
+
+def python_packages() -> Path:
+    """The folder of the Python packages that tests use: give it to a python3 as PYTHONPATH."""
+
+    def fetch(folder: Path) -> None:
+        say(f"downloading Python packages: {' '.join(PYTHON_PACKAGES)} (about 80 MB, once)")
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", str(folder)]
+        _run([*pip, *PYTHON_PACKAGES], "downloading Python packages with pip", "python-download")
+
+    return _cached(_python_dir(), fetch)
+
+
+def _python_dir() -> Path:
+    # Named after what is in it, and the Python that it was made for.
+    wanted = " ".join([sys.version, *PYTHON_PACKAGES])
+    return cache_dir() / f"python-{hashlib.sha256(wanted.encode()).hexdigest()[:8]}"
 
 
 def _kafka_dir() -> Path:

@@ -63,7 +63,7 @@ class NativeStack(Stack):
 def ensure(build: bool) -> None:
     """Installs and downloads what the services need; with `build` also what building streamer needs."""
     install.install([*install.needed_for_services(), *(install.missing_build_packages() if build else [])])
-    _all_at_once([install.kafka_jars, install.clickhouse_library])
+    _all_at_once([install.kafka_jars, install.clickhouse_library, *([install.python_packages] if build else [])])
 
 
 def _all_at_once(actions: Iterable[Callable[[], object]]) -> None:

@@ -10,7 +10,7 @@ use crate::{
     diagnostic::{self, Diagnostic, Format},
     http::Server,
     metrics::{HealthBoard, Metrics},
-    pipeline::Environment,
+    pipeline::{Environment, Memory},
     serve::{End, NotStarted, Serve},
 };
 
@@ -41,6 +41,15 @@ struct Run {
     /// Folder for what must survive a restart, such as payloads too large for the dead-letter topic
     #[arg(long, env = "STATE_DIR", default_value = "state", value_name = "FOLDER")]
     state_dir: PathBuf,
+    /// Most payload bytes that all pipelines together hold between input and acknowledgement; each may hold an equal share
+    #[arg(
+        long,
+        env = "STREAMER_MEMORY_BYTES_MAX",
+        default_value_t = 512 << 20,
+        value_name = "BYTES",
+        value_parser = clap::value_parser!(u64).range(1 << 20..)
+    )]
+    memory_bytes_max: u64,
     /// Does not follow the files as they change; SIGHUP reads them anew all the same
     #[arg(long)]
     no_watch: bool,
@@ -73,8 +82,12 @@ impl Run {
 
     async fn serve(self, http: Option<SocketAddr>, watch: bool) -> anyhow::Result<ExitCode> {
         let (metrics, health) = (Metrics::new(), HealthBoard::default());
-        let environment =
-            Environment { metrics: metrics.clone(), health: health.clone(), state: self.state_dir.clone() };
+        let environment = Environment {
+            metrics: metrics.clone(),
+            health: health.clone(),
+            state: self.state_dir.clone(),
+            memory: Memory::new(usize::try_from(self.memory_bytes_max).unwrap_or(usize::MAX)),
+        };
         let named = self.named.clone();
         let serve = match Serve::prepare(Box::new(move || named.read()), environment) {
             Ok((serve, warnings)) => {

@@ -55,7 +55,6 @@ rules! {
     "no-path"
     "no-value"
     "not-a-definition"
-    "not-available"
     "nothing-to-set"
     "one-component"
     "one-script"

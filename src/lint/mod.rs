@@ -10,7 +10,6 @@ mod dead_letter_loop;
 mod delivery;
 mod missing_dead_letter;
 mod missing_field;
-mod not_available;
 mod one_component;
 mod out_of_range;
 mod overlapping_filters;
@@ -139,7 +138,6 @@ fn one<'a>(
     found.extend(schema::walk(&document.file, &schema::Subject::pipeline(), root, grammar, start..start));
     let mut file = File { document, registry, root, slots: document.slots(), parts: Vec::new() };
     bad_label::check(&file, found);
-    not_available::check(&file, found);
     let mut parts = Vec::new();
     for slot in &file.slots {
         if one_component::check(&file, slot, found) && unknown_component::check(&file, slot, found) {

@@ -420,7 +420,6 @@ fn each_label_holds_one_known_component() {
             "11:5 one-component: `steps[0]` names no step (which step?)",
             "13:5 one-component: `steps[1]` holds 2 keys instead of one step: `script`, `other` (one too many)",
             "14:1 one-component: `dead_letter` names no output (which output?)",
-            "15:1 not-available: `archive` is not available in this version (cannot be honoured yet)",
         ],
     );
 }

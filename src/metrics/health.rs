@@ -1,5 +1,5 @@
 //! What works and what does not, with the reason: the source of `/health/ready` and of one log line a change of state.
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
@@ -15,7 +15,9 @@ pub struct HealthBoard {
 #[derive(Debug)]
 struct Entry {
     fault: Option<String>,
-    since: std::time::Instant,
+    since: Instant,
+    /// When it last got something done, if it says so.
+    progress: Option<Instant>,
 }
 
 /// What `/health/ready` says.
@@ -33,7 +35,7 @@ impl HealthBoard {
     pub fn add(&self, name: impl Into<String>, up: Gauge) -> Health {
         let name = name.into();
         up.set(0);
-        let entry = Entry { fault: Some("starting".to_owned()), since: std::time::Instant::now() };
+        let entry = Entry { fault: Some("starting".to_owned()), since: Instant::now(), progress: None };
         self.entries.lock().insert(name.clone(), entry);
         Health { name: name.into(), board: self.clone(), up }
     }
@@ -58,8 +60,12 @@ impl HealthBoard {
         let faults: Vec<_> = entries
             .iter()
             .filter_map(|(name, e)| {
-                let seconds = e.since.elapsed().as_secs();
-                e.fault.as_ref().map(|fault| (name.clone(), format!("{fault} (for {seconds} s)")))
+                let fault = e.fault.as_ref()?;
+                let mut text = format!("{fault} (for {} s", e.since.elapsed().as_secs());
+                if let Some(progress) = e.progress {
+                    text += &format!(", last progress {} s ago", progress.elapsed().as_secs());
+                }
+                Some((name.clone(), text + ")"))
             })
             .collect();
         let notes = self.notes.lock().iter().map(|(name, note)| (name.clone(), note.clone())).collect();
@@ -88,6 +94,14 @@ impl Health {
         }
     }
 
+    /// The component has got something done, and so works.
+    pub fn progress(&self) {
+        self.ok();
+        if let Some(entry) = self.board.entries.lock().get_mut(&*self.name) {
+            entry.progress = Some(Instant::now());
+        }
+    }
+
     /// The component does not work; `reason` says why and what to do. Logged when it is news: when the component
     /// worked until now, or had another reason.
     pub fn fault(&self, reason: impl Into<String>) {
@@ -111,7 +125,7 @@ impl Health {
             return false;
         }
         if entry.fault.is_none() || fault.is_none() {
-            entry.since = std::time::Instant::now();
+            entry.since = Instant::now();
         }
         entry.fault = fault;
         true
@@ -132,6 +146,11 @@ mod tests {
         b.ok();
         assert!(board.report().ready);
         b.fault("broker unreachable");
+        assert_eq!(board.report().faults[0].1, "broker unreachable (for 0 s)");
+        b.progress();
+        assert!(board.report().ready);
+        b.fault("broker unreachable");
+        assert_eq!(board.report().faults[0].1, "broker unreachable (for 0 s, last progress 0 s ago)");
         assert!(!board.report().ready);
         board.remove("p/output/");
         assert!(board.report().ready);

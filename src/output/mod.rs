@@ -6,6 +6,7 @@ mod kafka;
 mod lines;
 mod mqtt;
 mod parcel;
+mod parquet;
 mod stdout;
 
 use std::time::Duration;
@@ -25,7 +26,7 @@ use crate::{
 
 /// Every output, sorted by name.
 pub static OUTPUTS: &[&Spec<dyn Output>] =
-    &[&clickhouse::SPEC, &drop::SPEC, &file::SPEC, &kafka::SPEC, &mqtt::SPEC, &stdout::SPEC];
+    &[&clickhouse::SPEC, &drop::SPEC, &file::SPEC, &kafka::SPEC, &mqtt::SPEC, &parquet::SPEC, &stdout::SPEC];
 
 /// What an output is given to work with.
 #[derive(Clone, Debug)]

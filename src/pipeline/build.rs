@@ -58,12 +58,16 @@ impl Pipeline {
             .dead_letter
             .as_ref()
             .and_then(|component| part(registry.output(&component.name), component, &mut faults));
+        let archive = config
+            .archive
+            .as_ref()
+            .and_then(|component| part(registry.output(&component.name), component, &mut faults));
         let limits = Limits {
             in_flight_bytes_max: config.limits.in_flight_bytes_max,
             shutdown_timeout: Duration::from_millis(config.limits.shutdown_timeout_ms),
         };
         let once = once(config.delivery, &inputs, &outputs);
-        let pipeline = Self { name: config.name.clone(), inputs, outputs, dead_letter, limits, once };
+        let pipeline = Self { name: config.name.clone(), inputs, outputs, dead_letter, archive, limits, once };
         if faults.is_empty() { Ok(pipeline) } else { Err(faults) }
     }
 }

@@ -23,6 +23,7 @@ mod trial;
 mod work;
 mod writer;
 
+pub use budget::Memory;
 pub use run::{Environment, InputPart, Limits, OutputPart, Pipeline, StepPart};
 pub use supervisor::Supervisor;
 pub use trial::{Sample, Trial, Tried, TriedLetter, TriedMessage, bytes_text, check_case};

@@ -9,7 +9,7 @@ use super::{
     PipelineError,
     backoff::Backoff,
     batcher::Job,
-    budget::Budget,
+    budget::{Budget, Memory},
     dead_letter::{DeadLetters, Letter, ToDeadLetters, ToFiles},
     work::{Failed, Route, Share, Work, Worked},
     writer::{JOBS_WAITING_MAX, Writer},
@@ -30,6 +30,8 @@ pub struct Pipeline {
     pub inputs: Vec<InputPart>,
     pub outputs: Vec<OutputPart>,
     pub dead_letter: Option<Box<dyn Output>>,
+    /// Gets every message as it came, before any step.
+    pub archive: Option<Box<dyn Output>>,
     pub limits: Limits,
     /// Whether its parts leave every message once, also after a crash.
     pub once: Once,
@@ -75,6 +77,8 @@ pub struct Environment {
     pub health: HealthBoard,
     /// Folder for what must survive a restart.
     pub state: PathBuf,
+    /// What they may hold together between input and ack.
+    pub memory: Memory,
 }
 
 impl Environment {
@@ -124,14 +128,14 @@ impl Pipeline {
         metrics: &PipelineMetrics,
         stop: CancellationToken,
     ) -> Result<(), PipelineError> {
-        let Self { name, mut inputs, outputs, dead_letter, limits, once } = self;
-        let budget = Budget::new(limits.in_flight_bytes_max, metrics.clone());
+        let Self { name, mut inputs, outputs, dead_letter, archive, limits, once } = self;
+        let budget = Budget::new(limits.in_flight_bytes_max, &environment.memory, metrics.clone());
         if once != Once::No
             && let Some(OutputPart { output, .. }) = outputs.first()
         {
             // Batches are cut where they are recorded, so the input makes them as large as the output wants them.
             let WriteLimits { messages_max, bytes_max, linger, .. } = output.limits();
-            let bytes_max = bytes_max.min(limits.in_flight_bytes_max / RANGES_IN_FLIGHT);
+            let bytes_max = bytes_max.min(budget.bytes() / RANGES_IN_FLIGHT);
             inputs.iter_mut().for_each(|part| part.input.record(Cuts { messages_max, bytes_max, linger }));
         }
         // A failed part ends the pipeline by cancelling this; a stop from outside cancels it too.
@@ -154,6 +158,17 @@ impl Pipeline {
         let letters = DeadLetters::new(name.clone(), dead_letter_jobs);
 
         let mut writers = JoinSet::new();
+        let archive = archive.map(|output| {
+            let (component, health) = environment.component(&name, "archive", "archive");
+            let refused = ToDeadLetters { letters: letters.clone(), stage: "archive".into() };
+            let label = "archive".into();
+            let context =
+                OutputContext { pipeline: name.to_string(), label, metrics: component, once: Once::No, health };
+            let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
+            let writer = Writer { output, context, refused: Arc::new(refused), delivered: None, ranges: false };
+            writers.spawn(writer.run(waiting, close_within));
+            jobs
+        });
         let mut routes: Vec<Vec<(Route, mpsc::Sender<Job>)>> = inputs.iter().map(|_| Vec::new()).collect();
         for OutputPart { label, output, when } in outputs {
             let (component, health) = environment.component(&name, "output", &label);
@@ -175,15 +190,16 @@ impl Pipeline {
         for (InputPart { label, input, steps }, routes) in inputs.into_iter().zip(routes) {
             let (component, health) = environment.component(&name, "input", &label);
             let context = InputContext { pipeline: name.to_string(), label, metrics: component, health };
-            let (letters, budget, metrics) = (letters.clone(), budget.clone(), metrics.clone());
+            let (letters, budget, metrics, archive) =
+                (letters.clone(), budget.clone(), metrics.clone(), archive.clone());
             let script = |part: StepPart| (environment.metrics.script(&name, &part.label), part);
             let (routes, jobs) = routes.into_iter().unzip();
             let work = Work { steps: steps.into_iter().map(script).collect(), routes };
-            let mut lane = Lane { input, context, work, jobs, letters, budget, metrics };
+            let mut lane = Lane { input, context, work, archive, jobs, letters, budget, metrics };
             let stop = reading.clone();
             lanes.spawn(async move { lane.run(stop).await.map(|()| lane.input) });
         }
-        drop(letters);
+        drop((letters, archive));
 
         // While it works: the first part that fails ends all. A writer without a fault ends only after its lanes.
         let mut ended = Vec::new();
@@ -260,6 +276,7 @@ struct Lane {
     input: Box<dyn Input>,
     context: InputContext,
     work: Work,
+    archive: Option<mpsc::Sender<Job>>,
     /// Where messages go for each route of the work.
     jobs: Vec<mpsc::Sender<Job>>,
     letters: DeadLetters,
@@ -312,13 +329,17 @@ impl Lane {
         }
     }
 
-    /// The way of a batch: into the budget, through the steps, to every output that wants it.
+    /// The way of a batch: into the budget, to the archive, through the steps, to every output that wants it.
     async fn pass_on(&mut self, mut batch: Batch, ack: Ack) -> Result<(), PipelineError> {
         self.budget.admit(&mut batch).await;
         self.context.metrics.received.inc_by(batch.len() as u64);
         self.context.metrics.received_bytes.inc_by(batch.payload_bytes() as u64);
         debug!(input = self.context.label, messages = batch.len(), "read");
 
+        if let Some(archive) = &self.archive {
+            let job = Job { batch: Arc::new(batch.clone()), acks: vec![ack.split()] };
+            archive.send(job).await.map_err(|_| PipelineError::Stopped)?;
+        }
         let source = batch.source().clone();
         let Worked { batch, shares, failed, filtered } = off_the_runtime(|| self.work.run(batch));
         self.metrics.filtered.inc_by(filtered);

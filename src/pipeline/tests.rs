@@ -97,6 +97,48 @@ impl Output for FakeOutput {
     async fn close(&mut self, _: Duration) {}
 }
 
+/// Nobody listens.
+struct Unreachable;
+
+#[async_trait]
+impl Output for Unreachable {
+    fn limits(&self) -> WriteLimits {
+        WriteLimits { messages_max: 1, bytes_max: 1 << 20, linger: Duration::ZERO, in_flight_max: 1 }
+    }
+
+    async fn connect(&mut self, _: &OutputContext) -> Result<(), OutputError> {
+        Err(OutputError("nobody listens".into()))
+    }
+
+    async fn write(&mut self, _: &Parcel) -> Delivery {
+        unreachable!("it never connects")
+    }
+
+    async fn close(&mut self, _: Duration) {}
+}
+
+/// Answers every write when the test says so.
+struct SlowOutput {
+    answered: futures_util::future::Shared<futures_util::future::BoxFuture<'static, Result<(), ()>>>,
+}
+
+#[async_trait]
+impl Output for SlowOutput {
+    fn limits(&self) -> WriteLimits {
+        WriteLimits { messages_max: 1, bytes_max: 1 << 20, linger: Duration::ZERO, in_flight_max: 1 }
+    }
+
+    async fn connect(&mut self, _: &OutputContext) -> Result<(), OutputError> {
+        Ok(())
+    }
+
+    async fn write(&mut self, _: &Parcel) -> Delivery {
+        self.answered.clone().map(|_| Ok(())).boxed()
+    }
+
+    async fn close(&mut self, _: Duration) {}
+}
+
 /// Upper-cases payloads; fails on `bad`, panics on `panic`, drops `drop`.
 struct FakeStep;
 
@@ -158,11 +200,16 @@ fn bench(batches: &[&[&str]], out: Box<dyn Output>, dead_letter: Option<Box<dyn 
         }],
         outputs: vec![OutputPart { label: "out".into(), output: out, when: vec![] }],
         dead_letter,
+        archive: None,
         limits: Limits { in_flight_bytes_max: 1 << 20, shutdown_timeout: Duration::from_secs(20) },
         once: Default::default(),
     };
-    let environment =
-        Environment { metrics: Metrics::new(), health: HealthBoard::default(), state: state.path().to_owned() };
+    let environment = Environment {
+        metrics: Metrics::new(),
+        health: HealthBoard::default(),
+        state: state.path().to_owned(),
+        memory: Memory::new(1 << 30),
+    };
     Bench { pipeline, outcomes, environment, state }
 }
 
@@ -345,6 +392,47 @@ async fn a_full_budget_stops_reading() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pipeline_whose_output_never_connected_stops_at_once_when_it_has_nothing_to_deliver() {
+    for (batches, waits) in [(&[][..], 0), (&[&["a"][..]][..], 20)] {
+        let mut bench = bench(batches, Box::new(Unreachable), None);
+        let batches = batches.iter().map(|batch| batch.iter().map(|text| (*text).to_owned()).collect()).collect();
+        let outcomes = bench.outcomes.clone();
+        bench.pipeline.inputs[0].input = Box::new(FakeInput { batches, ends: false, token: 0, outcomes });
+        let stop = CancellationToken::new();
+        let later = stop.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            later.cancel();
+        });
+        let started = tokio::time::Instant::now();
+        bench.pipeline.run(&bench.environment, stop).await.unwrap();
+        assert_eq!(started.elapsed().as_secs(), 60 + waits);
+        assert!(bench.outcomes.0.lock().iter().all(|(_, outcome)| *outcome == Undelivered));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_that_does_not_answer_is_not_ready_until_it_does() {
+    let (answer, answered) = tokio::sync::oneshot::channel::<()>();
+    let answered = answered.map(|_| Ok(())).boxed().shared();
+    let output = SlowOutput { answered };
+    let bench = bench(&[&["a"], &["b"]], Box::new(output), None);
+    let (board, outcomes) = (bench.environment.health.clone(), bench.outcomes.clone());
+    let run = tokio::spawn(async move { bench.run().await });
+    tokio::time::sleep(Duration::from_secs(14)).await;
+    assert!(board.report().ready, "{:?}", board.report());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (component, fault) = board.report().faults.remove(0);
+    assert_eq!(component, "p/output/out");
+    assert!(fault.starts_with("no answer for 15 s to 1 write; what is not confirmed stays unacknowledged"), "{fault}");
+    assert!(outcomes.0.lock().is_empty());
+    answer.send(()).unwrap();
+    let (result, outcomes) = run.await.unwrap();
+    result.unwrap();
+    assert_eq!(outcomes, [(1, Delivered), (2, Delivered)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_in_a_step_ends_the_pipeline_and_acknowledges_nothing() {
     let (out, _) = accepts();
     let (result, outcomes) = bench(&[&["panic"]], out, None).run().await;
@@ -403,4 +491,50 @@ async fn a_split_message_of_which_one_part_never_arrives_is_not_acknowledged() {
     bench.pipeline.limits.shutdown_timeout = Duration::from_secs(5);
     let (_, outcomes) = bench.run().await;
     assert_eq!(outcomes, [(1, Undelivered)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_archive_gets_every_message_as_it_came_and_acks_wait_for_it() {
+    let (out, writes) = accepts();
+    let (dead, letters) = accepts();
+    let mut tries = 0;
+    let (archive, archived) = output(move |_| {
+        tries += 1;
+        Some(if tries < 4 { Err(WriteError::retry("the disk is full")) } else { Ok(()) })
+    });
+    let mut bench = bench(&[&["a", "bad", "drop"]], out, Some(dead));
+    bench.pipeline.archive = Some(archive);
+    let (result, outcomes) = bench.run().await;
+    result.unwrap();
+    assert_eq!(*archived.lock(), vec![vec!["a", "bad", "drop"]; 4]);
+    assert_eq!(*writes.lock(), [vec!["A"]]);
+    assert_eq!(letters.lock().len(), 1);
+    assert_eq!(outcomes, [(1, Delivered)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_archive_does_not_confirm_is_not_acknowledged() {
+    let (out, writes) = accepts();
+    let (archive, _) = output(|_| None);
+    let mut bench = bench(&[&["a"]], out, None);
+    bench.pipeline.archive = Some(archive);
+    let (result, outcomes) = bench.run().await;
+    result.unwrap();
+    assert_eq!(*writes.lock(), [vec!["A"]], "the outputs do not wait for the archive");
+    assert_eq!(outcomes, [(1, Undelivered)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_the_archive_refuses_becomes_a_dead_letter() {
+    let (out, _) = accepts();
+    let (dead, letters) = accepts();
+    let refused = || vec![Rejection { index: 0, code: "too-large".into(), reason: "too large".into() }];
+    let (archive, _) = output(move |_| Some(Err(WriteError::rejected(refused()))));
+    let mut bench = bench(&[&["a"]], out, Some(dead));
+    bench.pipeline.archive = Some(archive);
+    let (result, outcomes) = bench.run().await;
+    result.unwrap();
+    let letter: serde_json::Value = serde_json::from_str(&letters.lock()[0][0]).unwrap();
+    assert_eq!((&letter["stage"], &letter["payload"]), (&"archive".into(), &"a".into()));
+    assert_eq!(outcomes, [(1, Delivered)]);
 }

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     ack::Ack,
+    metrics::Health,
     output::{Output, OutputContext, Parcel, Pending, Rejection, WriteError},
 };
 
@@ -45,7 +46,60 @@ pub struct Writer {
 /// Jobs that may wait in front of a writer. The bytes are bounded by the budget; this bounds their number.
 pub const JOBS_WAITING_MAX: usize = 64;
 
-type InFlight = FuturesUnordered<BoxFuture<'static, (Write, Instant, Result<(), WriteError>)>>;
+/// How long an output may leave its writes without an answer before it counts as not working.
+const STALLED: Duration = Duration::from_secs(15);
+
+type Answer = (Write, Instant, Result<(), WriteError>);
+
+/// Writes that the output has not answered yet.
+#[derive(Default)]
+struct InFlight {
+    writes: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// When one was last answered, or begun while there was no other.
+    moved: Option<Instant>,
+    /// True when the lack of answers was told of.
+    told: bool,
+}
+
+impl InFlight {
+    fn len(&self) -> usize {
+        self.writes.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    fn push(&mut self, delivery: BoxFuture<'static, Answer>) {
+        if self.is_empty() {
+            self.moved = Some(Instant::now());
+        }
+        self.writes.push(delivery);
+    }
+
+    /// The next answer; `None` when there is nothing to wait for. Says in `health` when none comes for long. Dropping it
+    /// loses nothing.
+    async fn next(&mut self, health: &Health) -> Option<Answer> {
+        let moved = self.moved.unwrap_or_else(Instant::now);
+        let answer = loop {
+            tokio::select! {
+                biased;
+                answer = self.writes.next() => break answer?,
+                () = sleep_until(moved + STALLED), if !self.told => {
+                    self.told = true;
+                    let (seconds, writes) = (STALLED.as_secs(), self.writes.len());
+                    health.fault(format!(
+                        "no answer for {seconds} s to {writes} write{}; what is not confirmed stays unacknowledged",
+                        if writes == 1 { "" } else { "s" }
+                    ));
+                }
+            }
+        };
+        self.moved = Some(Instant::now());
+        self.told = false;
+        Some(answer)
+    }
+}
 
 impl Writer {
     /// Works until `jobs` is closed and everything taken from it is settled, then closes the output.
@@ -54,15 +108,15 @@ impl Writer {
     /// A message was refused and there is nowhere to put it. Acks of open writes are dropped: not delivered.
     pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>, close_within: Duration) -> Result<(), PipelineError> {
         let mut backoff = Backoff::default();
-        self.connect(&mut backoff).await;
+        let Some(first) = self.connect(&mut jobs, &mut backoff).await else { return Ok(()) };
         let mut limits = self.output.limits();
         if self.ranges {
             (limits.messages_max, limits.linger) = (1, Duration::ZERO);
         }
         let mut batcher = Batcher::new(limits);
-        let mut in_flight = InFlight::new();
+        let mut in_flight = InFlight::default();
         let mut again = Vec::new();
-        let mut instead = Vec::new();
+        let mut instead = Vec::from_iter(first);
         let mut open = true;
         while open || !batcher.is_empty() || !in_flight.is_empty() || !instead.is_empty() {
             let now = Instant::now();
@@ -75,7 +129,7 @@ impl Writer {
             }
             tokio::select! {
                 biased;
-                Some((write, started, result)) = in_flight.next() => {
+                Some((write, started, result)) = in_flight.next(&self.context.health) => {
                     if let Some(write) = self.settle(write, started, result, &mut instead).await? {
                         again.push(write);
                         self.recover(&mut again, &mut in_flight, &mut backoff, &mut instead).await?;
@@ -94,14 +148,26 @@ impl Writer {
         Ok(())
     }
 
-    /// Connects, however long it takes.
-    async fn connect(&mut self, backoff: &mut Backoff) {
-        while let Err(error) = self.output.connect(&self.context).await {
-            self.context.health.fault(error.to_string());
-            sleep(backoff.pause()).await;
+    /// Connects, however long it takes, and answers the job that came meanwhile. `None` when there is nothing to connect
+    /// for any more: `jobs` is closed and none has come.
+    async fn connect(&mut self, jobs: &mut mpsc::Receiver<Job>, backoff: &mut Backoff) -> Option<Option<Job>> {
+        let mut first = None;
+        let connect = async {
+            while let Err(error) = self.output.connect(&self.context).await {
+                self.context.health.fault(error.to_string());
+                sleep(backoff.pause()).await;
+            }
+            self.context.health.ok();
+            backoff.reset();
+        };
+        let mut connect = std::pin::pin!(connect);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut connect => return Some(first),
+                job = jobs.recv(), if first.is_none() => first = Some(job?),
+            }
         }
-        self.context.health.ok();
-        backoff.reset();
     }
 
     /// Hands a write to the output.
@@ -136,7 +202,7 @@ impl Writer {
         }
         let Some(retry) = retry else {
             self.count_delivered(write.parcel.len() - rejected.len());
-            self.context.health.ok();
+            self.context.health.progress();
             debug!(output = self.context.label, messages = write.parcel.len(), attempts = write.attempts, "settled");
             write.acks.into_iter().for_each(|ack| ack.delivered());
             return Ok(None);
@@ -169,7 +235,7 @@ impl Writer {
         instead: &mut Vec<Job>,
     ) -> Result<(), PipelineError> {
         loop {
-            while let Some((write, started, result)) = in_flight.next().await {
+            while let Some((write, started, result)) = in_flight.next(&self.context.health).await {
                 again.extend(self.settle(write, started, result, instead).await?);
             }
             if again.is_empty() {

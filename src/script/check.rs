@@ -7,11 +7,12 @@ use std::{
     sync::LazyLock,
 };
 
-use rhai::{AST, ASTFlags, ASTNode, Expr, ParseError, ParseErrorType, Position, Stmt};
+use rhai::{AST, ParseError, ParseErrorType, Position};
 
 use super::{
     engine::{self, LoadedModule},
     functions,
+    syntax::{Untangled, each_call, other_than_definitions},
 };
 use crate::{
     diagnostic::Fault,
@@ -71,30 +72,19 @@ pub(super) fn syntax(source: &str, error: &ParseError, has_params: bool) -> Faul
 pub(super) fn calls(source: &str, ast: &AST, modules: &[LoadedModule]) -> Vec<Fault> {
     let mut faults = Vec::new();
     let own: Vec<(String, usize)> = ast.iter_functions().map(|f| (f.name.to_owned(), f.params.len())).collect();
-    ast.walk(&mut |path| {
-        let (call, position, object) = match path.last() {
-            Some(ASTNode::Expr(Expr::FnCall(call, position)) | ASTNode::Stmt(Stmt::FnCall(call, position))) => {
-                (call, position, 0)
-            }
-            Some(ASTNode::Expr(Expr::MethodCall(call, position))) => (call, position, 1),
-            _ => return true,
+    each_call(ast, &mut |call| {
+        let fault = match call.modules.as_slice() {
+            [] => check_call(call.name, call.arguments, usize::from(call.is_method), &own),
+            [module] => check_module(module, call.name, call.arguments, modules),
+            _ => Some(Fault::new("unknown-module", "", "modules stand in no modules").label("one `::` only")),
         };
-        if call.op_token.is_none() {
-            let fault = match call.namespace.path.as_slice() {
-                [] => check_call(&call.name, call.args.len(), object, &own),
-                [module] => check_module(&module.name, &call.name, call.args.len(), modules),
-                _ => Some(Fault::new("unknown-module", "", "modules stand in no modules").label("one `::` only")),
-            };
-            // A module that is not there is named at its own place, anything else at the function's.
-            let at = match call.namespace.path.as_slice() {
-                [module] if fault.as_ref().is_some_and(|fault| fault.code == "unknown-module") => module.pos,
-                _ => *position,
-            };
-            let (line, column) = place(at, source);
-            // A loop may show the same node more than once.
-            faults.extend(fault.map(|f| f.at(line, column)).filter(|f| !faults.iter().any(|o: &Fault| o.at == f.at)));
-        }
-        true
+        // A module that is not there is named at its own place, anything else at the function's.
+        let at = match call.modules.as_slice() {
+            [_] if fault.as_ref().is_some_and(|fault| fault.code == "unknown-module") => call.module_at,
+            _ => call.at,
+        };
+        let (line, column) = place(at, source);
+        faults.extend(fault.map(|f| f.at(line, column)).filter(|f| !faults.iter().any(|o: &Fault| o.at == f.at)));
     });
     faults.sort_by_key(|fault| fault.at);
     faults
@@ -187,18 +177,15 @@ pub fn check_module_file(module: &Module, all: &Modules) -> Result<Vec<ModuleFun
     let ast = engine::compile_module(module).map_err(|error| vec![syntax(&module.text, &error, false)])?;
     let (_, others) = engine::with_modules(&module.text, all);
     let mut faults = calls(&module.text, &ast, &others);
-    for statement in ast.statements() {
-        if !matches!(statement, Stmt::Noop(_))
-            && !matches!(statement, Stmt::Var(_, flags, _) if flags.contains(ASTFlags::CONSTANT))
-        {
-            let (line, column) = place(statement.position(), &module.text);
-            faults.push(
-                Fault::new("not-a-definition", "", "a module holds functions and constants only")
-                    .label("neither `fn` nor `const`")
-                    .help("put it into a function: `fn name(x) { … }`")
-                    .at(line, column),
-            );
-        }
+    faults.extend(Untangled::of(&module.text, &ast).err().into_iter().flatten());
+    for position in other_than_definitions(&ast) {
+        let (line, column) = place(position, &module.text);
+        faults.push(
+            Fault::new("not-a-definition", "", "a module holds functions and constants only")
+                .label("neither `fn` nor `const`")
+                .help("put it into a function: `fn name(x) { … }`")
+                .at(line, column),
+        );
     }
     if !faults.is_empty() {
         faults.sort_by_key(|fault| fault.at);

@@ -7,7 +7,6 @@ mod functions;
 mod jsonpath;
 mod mapping;
 mod meta;
-mod needs;
 mod path;
 mod plan;
 mod program;

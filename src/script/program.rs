@@ -10,10 +10,9 @@ use super::{
     check, document,
     document::{Untouched, Unwritable, UnwritableKind},
     engine::{self, LoadedModule, Stop},
-    needs::{MetaNeed, Needs, PayloadNeed},
     plan::{self, Plan, Refusal},
     review,
-    syntax::Tree,
+    syntax::{MetaNeed, Needs, PayloadNeed, Tree, Untangled},
 };
 use crate::{
     codec::json::{self, Content},
@@ -39,6 +38,9 @@ pub struct ScriptError {
 pub(super) struct Program {
     engine: Engine,
     ast: AST,
+    /// What is run: `ast`, or its like without closures that are in their own way.
+    runs: AST,
+    untangled: Untangled,
     /// The modules that it, or one of them, calls.
     modules: Vec<LoadedModule>,
     scope: Scope<'static>,
@@ -83,8 +85,17 @@ impl Program {
         if !faults.is_empty() {
             return Err(faults);
         }
+        let untangled = Untangled::of(source, &ast)?;
+        let runs = match &untangled.text {
+            None => ast.clone(),
+            Some(text) => engine.compile_with_scope(&scope, text).map_err(|error| {
+                let mut fault = check::syntax(text, &error, params.is_some());
+                fault.at = fault.at.map(|at| untangled.original(at));
+                vec![fault]
+            })?,
+        };
         let needs = Needs::of(&ast);
-        Ok(Self { engine, ast, modules, scope, state: None, needs, place, params })
+        Ok(Self { engine, ast, runs, untangled, modules, scope, state: None, needs, place, params })
     }
 
     /// The script as a plan, or the reason why there is none.
@@ -133,11 +144,11 @@ impl Program {
     fn evaluate(&mut self) -> Result<Dynamic, Box<EvalAltResult>> {
         let (global, caches) = self.state.get_or_insert_with(|| {
             let mut global = self.engine.new_global_runtime_state();
-            global.lib.push(self.ast.shared_lib().clone());
+            global.lib.push(self.runs.shared_lib().clone());
             (global, Caches::new())
         });
         #[expect(deprecated, reason = "the only way to keep the caches from run to run; the version of rhai is pinned")]
-        self.engine.eval_statements_raw(global, caches, &mut self.scope, self.ast.statements())
+        self.engine.eval_statements_raw(global, caches, &mut self.scope, self.runs.statements())
     }
 
     /// Gives the script what it reads of `message`. Answers whether the payload is JSON, as far as that was looked at.
@@ -213,16 +224,22 @@ impl Program {
             | EvalAltResult::ErrorDataTooLarge(..)
             | EvalAltResult::ErrorStackOverflow(_) => ("script-limit", check::lower_first(&error.to_string())),
             EvalAltResult::ErrorRuntime(value, _) => ("script-error", thrown(value)),
+            EvalAltResult::ErrorDataRace(..) => (
+                "script-error",
+                "a closure uses the variable that the chain it was given to starts with; give it a copy".to_owned(),
+            ),
             _ => {
                 let hint = if is_json == Some(false) { " (the payload is not JSON)" } else { "" };
                 ("script-error", format!("{}{hint}", check::lower_first(&error.to_string())))
             }
         };
-        let mut error = self.error(code, reason, Some(place));
-        if let Some(module) = self.modules.iter().find(|module| module.file == file) {
-            error.place = Some(format!("{}:{}:{}", module.file, place.0, place.1));
-        }
-        Err(error)
+        Err(match self.modules.iter().find(|module| module.file == file) {
+            Some(module) => {
+                let (line, column) = module.untangled.original(place);
+                ScriptError { code, reason, place: Some(format!("{}:{line}:{column}", module.file)) }
+            }
+            None => self.error(code, reason, Some(self.untangled.original(place))),
+        })
     }
 
     pub fn error(&self, code: &'static str, reason: String, place: Option<(usize, usize)>) -> ScriptError {

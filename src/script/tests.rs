@@ -353,3 +353,51 @@ fn a_row_takes_defaults_and_numbers_written_as_text() {
         Some("p.yaml:19:45"),
     );
 }
+
+#[test]
+fn a_closure_may_look_at_what_its_chain_starts_with() {
+    let payload = r#"{"a":5,"l":[1,2,3],"w":[{"m":[1,2]},{"m":[5,6]}]}"#;
+    // A closure that is kept is none for a plan, so these are interpreted.
+    for (script, expected) in [
+        ("payload.l.map(|x| x + payload.a)", "[6,7,8]"),
+        ("let p = payload; p.l.map(|x| p.a)", "[5,5,5]"),
+        ("let p = payload; let f = |x| p.a; p.l.map(f)", "[5,5,5]"),
+        ("let f = |x| payload.l.filter(|y| y < x).len(); payload.l.map(f)", "[0,1,2]"),
+        ("payload.w.map(|x| x.m.map(|y| y + x.m.len()))", "[[3,4],[7,8]]"),
+        ("payload[\"l\"].reduce(|a, b| a + b + payload.a, 0)", "21"),
+        ("payload?.none?.map(|x| payload.a) ?? 1", "1"),
+        ("let l = payload.l; l.push(4); l.map(|x| l.len())", "[4,4,4,4]"),
+        ("let p = payload; p.a = p.l.map(|x| p.a).len(); p.a", "3"),
+        ("fn f(p) { p.l.all(|x| p.l.some(|y| x == y)) } f(payload)", "true"),
+        ("payload.w[payload.l.index_of(|x| payload.a > x)].m", "[1,2]"),
+    ] {
+        check(script, payload, expected);
+        check(&format!("let keep = |x| x; {script}"), payload, expected);
+    }
+    let script = "let keep = |x| x;\n[payload.l.map(|x| payload.a), payload.l.map(|x| payload.a.b.c)]";
+    let reason = "unknown property 'b' - a getter is not registered for type 'i64'";
+    fails(script, payload, "script-error", reason, Some("p.yaml:11:64"));
+}
+
+#[test]
+fn a_closure_in_the_way_of_a_change_is_a_fault() {
+    let faults = faults("let l = payload.l;\nl.retain(|x| x > l[0]); l");
+    let [fault] = faults.as_slice() else { panic!("{faults:?}") };
+    assert_eq!((fault.code, fault.at), ("closure-in-the-way", Some((2, 18))));
+    assert_eq!(
+        fault.help.as_deref(),
+        Some("take what the closure needs first, `let before = l;`, and use `before` in the closure")
+    );
+    check("let l = payload; let before = l; l.retain(|x| x > before[0]); l", "[1,2,3]", "[2,3]");
+}
+
+#[test]
+fn waiting_for_a_variable_that_is_never_set_free_ends_with_the_time_limit() {
+    // What no look at the script can tell: the closure comes out of a map.
+    let once = "let l = payload; let m = #{ f: |x| l[0] }; l.retain(m.f); l";
+    let reason = "a closure uses the variable that the chain it was given to starts with; give it a copy";
+    fails(once, "[1,2]", "script-error", reason, Some("p.yaml:10:5"));
+    let again = "let l = payload; let m = #{ f: |x| l[0] }; for i in 0..1000 { try { l.retain(m.f); } catch {} } l";
+    let error = run(again, "[1,2]").unwrap_err();
+    assert_eq!((error.code, error.reason.as_str()), ("script-limit", "the script took longer than 100 ms"));
+}

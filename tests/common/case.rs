@@ -52,6 +52,9 @@ impl Case {
             ("NO_COLOR", "1".to_owned()),
         ]);
         let folder = TempDir::with_prefix(format!("streamer-{name}-")).expect("the folder for temporary files works");
+        let environment = BTreeMap::from_iter(
+            environment.into_iter().chain([("ARCHIVE_DIR", folder.path().join("archive").display().to_string())]),
+        );
         Self { stack: stack.clone(), id, environment, folder }
     }
 

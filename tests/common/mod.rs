@@ -18,13 +18,15 @@ pub mod streamer;
 use std::{
     collections::BTreeSet,
     path::PathBuf,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 pub use case::{Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA};
 pub use mqtt::Publisher;
 pub use stack::Stack;
 pub use streamer::Streamer;
+
+use rand::{SeedableRng as _, rngs::StdRng};
 
 /// How long a fact may take on a slow, busy machine. Nothing is judged by it but "never".
 pub const NEVER: Duration = Duration::from_secs(120);
@@ -69,6 +71,19 @@ pub fn complete(got: &BTreeSet<u32>, sent: u32) -> Result<(), String> {
 /// The repository.
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// How often a fault is repeated: `short`, or `long` with `FAULTS=full`.
+pub fn full<T>(short: T, long: T) -> T {
+    if std::env::var("FAULTS").is_ok_and(|value| value == "full") { long } else { short }
+}
+
+/// Moments that differ from run to run and can be had again with `FAULTS_SEED`.
+pub fn dice() -> StdRng {
+    let seed = std::env::var("FAULTS_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs());
+    note(format!("FAULTS_SEED={seed}"));
+    StdRng::seed_from_u64(seed)
 }
 
 /// Says something in the output of a test, for whoever reads a failed or slow run.

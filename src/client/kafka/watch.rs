@@ -41,6 +41,11 @@ impl Watch {
         }
     }
 
+    /// The configured brokers.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
     /// The connection is made: from now on trouble goes to the health entry.
     pub fn arm(&self) {
         // Attempts that failed before this one are past.
@@ -115,8 +120,8 @@ impl Watch {
         self.fault(CONNECTION, Some(fault));
     }
 
-    /// librdkafka's statistics: tells whether a broker answers, and the lag of the assigned partitions.
-    pub fn statistics(&self, json: &[u8]) -> Option<i64> {
+    /// librdkafka's statistics: tells whether a broker answers. `None` when they cannot be read.
+    pub fn statistics(&self, json: &[u8]) -> Option<Seen> {
         let statistics: Statistics = match serde_json::from_slice(json) {
             Ok(statistics) => statistics,
             Err(error) => {
@@ -124,11 +129,14 @@ impl Watch {
                 return None;
             }
         };
-        if statistics.brokers.values().any(|b| b.state == "UP") {
+        // The coordinator of a group has an entry of its own, which can be up while there is nobody to fetch from.
+        let brokers = || statistics.brokers.values().filter(|b| matches!(&*b.source, "configured" | "learned"));
+        if brokers().any(|b| b.state == "UP") {
             self.up();
         }
         let partitions = statistics.topics.values().flat_map(|t| t.partitions.values());
-        Some(partitions.filter(|p| p.fetch_state == "active").map(|p| p.consumer_lag.max(0)).sum())
+        let lag = partitions.filter(|p| p.fetch_state == "active").map(|p| p.consumer_lag.max(0)).sum();
+        Some(Seen { brokers: brokers().count(), lag })
     }
 
     fn publish(&self) {
@@ -138,6 +146,15 @@ impl Watch {
         let text = self.faults.lock().values().map(String::as_str).collect::<Vec<_>>().join("; ");
         if text.is_empty() { self.health.ok() } else { self.health.fault(text) }
     }
+}
+
+/// What statistics tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Brokers the client knows.
+    pub brokers: usize,
+    /// Messages behind, over the assigned partitions.
+    pub lag: i64,
 }
 
 /// The part of librdkafka's statistics that is used here.
@@ -152,6 +169,7 @@ struct Statistics {
 #[derive(Deserialize)]
 struct Broker {
     state: String,
+    source: String,
 }
 
 #[derive(Deserialize)]
@@ -200,12 +218,16 @@ mod tests {
         watch.error(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
         let fault = &board.report().faults[0].1;
         assert!(fault.starts_with("no Kafka broker of `a:1` can be reached: connection refused;"), "{fault}");
-        assert_eq!(watch.statistics(br#"{"brokers":{"a":{"state":"DOWN"}}}"#), Some(0));
+        let down = br#"{"brokers":{"a":{"state":"DOWN","source":"learned"}}}"#;
+        assert_eq!(watch.statistics(down), Some(Seen { brokers: 1, lag: 0 }));
         assert!(!board.report().ready);
-        let json = br#"{"brokers":{"a":{"state":"UP"}},"topics":{"t":{"partitions":{
+        let coordinator = br#"{"brokers":{"GroupCoordinator":{"state":"UP","source":"logical"}}}"#;
+        assert_eq!(watch.statistics(coordinator), Some(Seen { brokers: 0, lag: 0 }));
+        assert!(!board.report().ready, "a coordinator is nobody to fetch from");
+        let json = br#"{"brokers":{"a":{"state":"UP","source":"configured"}},"topics":{"t":{"partitions":{
             "0":{"fetch_state":"active","consumer_lag":5},"1":{"fetch_state":"none","consumer_lag":9},
             "-1":{"fetch_state":"active","consumer_lag":-1}}}}}"#;
-        assert_eq!(watch.statistics(json), Some(5));
+        assert_eq!(watch.statistics(json), Some(Seen { brokers: 1, lag: 5 }));
         assert!(board.report().ready);
     }
 }

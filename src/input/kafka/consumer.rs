@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     ack::Outcome,
-    client::kafka::{Watch, log},
+    client::kafka::{Memory, Watch, log},
     metrics::ComponentMetrics,
 };
 
@@ -54,6 +54,7 @@ pub struct Group {
     pub mailbox: Arc<Mailbox>,
     pub metrics: ComponentMetrics,
     pub label: String,
+    memory: Memory,
     books: Mutex<Books>,
     /// Partitions taken away since the reading loop looked last.
     gone: Mutex<Vec<Place>>,
@@ -83,7 +84,15 @@ impl Group {
         label: String,
         books: Books,
     ) -> Self {
-        Self { watch, mailbox, metrics, label, books: Mutex::new(books), gone: Mutex::default() }
+        Self {
+            watch,
+            mailbox,
+            metrics,
+            label,
+            memory: Memory::default(),
+            books: Mutex::new(books),
+            gone: Mutex::default(),
+        }
     }
 
     /// The books. Nobody holds them for long, and nobody during a call into librdkafka.
@@ -185,10 +194,12 @@ impl Group {
         let found = match committed(consumer, &doubted) {
             Ok(found) => found,
             Err(error) => {
-                debug!(input = self.label, %error, "committed positions not known");
+                let fault = format!("Kafka does not say which positions the group has committed: {error}");
+                self.watch.fault("positions", Some(fault));
                 return false;
             }
         };
+        self.watch.fault("positions", None);
         for (place, record) in found {
             let Books::Plans(ledger) = &mut *self.books() else { return false };
             if let Err(foreign) = ledger.read_back(&place, record) {
@@ -206,6 +217,9 @@ impl Group {
     /// Partitions become ours: learns what is recorded of them, and sets in `partitions` where reading goes on.
     fn restore(&self, consumer: &BaseConsumer<Self>, partitions: &mut TopicPartitionList) {
         let places = places(partitions);
+        if places.is_empty() {
+            return;
+        }
         for _ in 0..ASK_ATTEMPTS {
             match committed(consumer, &places) {
                 Ok(found) => {
@@ -333,8 +347,9 @@ impl ClientContext for Group {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        if let Some(lag) = self.watch.statistics(statistics) {
-            self.metrics.lag.set(lag);
+        if let Some(seen) = self.watch.statistics(statistics) {
+            self.memory.note(seen.brokers);
+            self.metrics.lag.set(seen.lag);
         }
     }
 
@@ -442,6 +457,7 @@ pub fn run(consumer: BaseConsumer<Group>, topics: &[String], reading: &mut dyn R
     let mut looked = Instant::now();
     while mailbox.stop_by().is_none() && !mailbox.has_failed() {
         group.absorb(&consumer);
+        group.memory.remind(consumer.client(), group.watch.brokers());
         reading.offer(&group, &consumer);
         if some_missing && looked.elapsed() >= LOOK_AGAIN {
             looked = Instant::now();

@@ -92,10 +92,11 @@ struct Config {
     /// How the group agrees on who reads what.
     #[serde(default)]
     protocol: Protocol,
-    /// Most messages of one batch.
+    /// Most messages of one batch. With exactly-once delivery the limits of the output decide instead.
     #[serde(default = "batch_messages_max")]
     batch_messages_max: NonZeroU32,
     /// Most bytes of one batch, keys and headers included. The message that passes the limit is the last of its batch.
+    /// With exactly-once delivery the limits of the output decide instead.
     #[serde(default = "batch_bytes_max")]
     #[schemars(range(min = 1, max = 1_073_741_824))]
     batch_bytes_max: u32,

@@ -19,7 +19,7 @@ use rdkafka::{
 };
 
 use super::{errors, reports::Board};
-use crate::client::kafka::{Watch, log};
+use crate::client::kafka::{Memory, Watch, log};
 
 /// The offset of a message that no broker gave one (`RD_KAFKA_OFFSET_INVALID`).
 const OFFSET_INVALID: i64 = -1001;
@@ -28,6 +28,7 @@ const OFFSET_INVALID: i64 = -1001;
 pub struct Reports {
     pub board: Arc<Board>,
     watch: Arc<Watch>,
+    memory: Memory,
     /// Counts reports that say a topic is not what it was.
     pub topics_changed: AtomicU32,
     fatal: Mutex<Option<String>>,
@@ -46,7 +47,9 @@ impl ClientContext for Reports {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        self.watch.statistics(statistics);
+        if let Some(seen) = self.watch.statistics(statistics) {
+            self.memory.note(seen.brokers);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -100,6 +103,7 @@ impl Producer {
         let reports = Reports {
             board: Arc::new(Board::new(writes)),
             watch,
+            memory: Memory::default(),
             topics_changed: AtomicU32::new(0),
             fatal: Mutex::new(None),
         };
@@ -113,6 +117,8 @@ impl Producer {
                     while !stop.load(Ordering::Acquire) {
                         // Returns after the whole time, and handles reports as they come.
                         base.poll(Duration::from_millis(100));
+                        let Reports { memory, watch, .. } = &**base.context();
+                        memory.remind(base.client(), watch.brokers());
                     }
                 }
             })

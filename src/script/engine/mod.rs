@@ -6,7 +6,7 @@
 //!
 //! | limit | value | counts |
 //! |---|---|---|
-//! | time | 100 ms a message | looked at every 256 operations, inside closures too; one native call is not interrupted |
+//! | time | 100 ms a message | looked at every 32 operations, inside closures too; one native call is not interrupted |
 //! | operations | 5 million a message | inside closures too, where Rhai's own count stops |
 //! | strings | 16 MiB | all strings of one value together |
 //! | arrays, maps | 1 million entries | nested ones included |
@@ -37,11 +37,14 @@ use rhai::{
 
 pub(super) use number::BigNumber;
 
-use super::functions;
+use super::{functions, syntax::Untangled};
 use crate::spec::Modules;
 
 /// Longest time one message may take.
 pub const TIME_MAX: Duration = Duration::from_millis(100);
+/// Every so many operations the clock is looked at. Rarely: it costs as much as an operation. Not too rarely: a single
+/// one may take 50 ms, where it waits for a variable that is never set free.
+const LOOK: u32 = 32;
 const OPERATIONS_MAX: u32 = 5_000_000;
 const STRING_BYTES_MAX: usize = 16 << 20;
 const ENTRIES_MAX: usize = 1 << 20;
@@ -95,7 +98,7 @@ fn progress(_: u64) -> Option<Dynamic> {
     RUN.with(|run| {
         let operations = run.operations.get() + 1;
         run.operations.set(operations);
-        if operations % 256 != 0 {
+        if operations % LOOK != 0 {
             return None;
         }
         let started = run.started.get().unwrap_or_else(|| {
@@ -226,6 +229,8 @@ pub(super) struct LoadedModule {
     /// Its path, as it is shown.
     pub file: String,
     pub ast: AST,
+    /// What its functions run as.
+    pub untangled: Untangled,
 }
 
 /// An engine for a script that may call `modules`: those it names, and those that these name.
@@ -241,14 +246,21 @@ pub(super) fn with_modules(source: &str, modules: &Modules) -> (Engine, Vec<Load
             }
             // A module with faults is reported as such, once; to a script it is not there.
             let Ok(ast) = compile_module(module) else { continue };
-            loaded.push(LoadedModule { name: module.name.clone(), file: module.file.clone(), ast });
+            let Ok(untangled) = Untangled::of(&module.text, &ast) else { continue };
+            loaded.push(LoadedModule { name: module.name.clone(), file: module.file.clone(), ast, untangled });
             sources.push(&module.text);
         }
     }
     stand_in(&mut engine, source);
     for module in &loaded {
+        let run = match &module.untangled.text {
+            None => Ok(module.ast.clone()),
+            Some(text) => compile_module_text(text, &module.file),
+        };
         // Nothing runs here but the definitions of constants.
-        if let Ok(functions) = Module::eval_ast_as_new(Scope::new(), &module.ast, &engine) {
+        if let Ok(functions) =
+            run.map_err(Into::into).and_then(|ast| Module::eval_ast_as_new(Scope::new(), &ast, &engine))
+        {
             engine.register_static_module(&module.name, functions.into());
         }
     }
@@ -257,10 +269,14 @@ pub(super) fn with_modules(source: &str, modules: &Modules) -> (Engine, Vec<Load
 
 /// Compiles the functions of a module.
 pub(super) fn compile_module(module: &crate::spec::Module) -> Result<AST, ParseError> {
+    compile_module_text(&module.text, &module.file)
+}
+
+fn compile_module_text(text: &str, file: &str) -> Result<AST, ParseError> {
     let mut engine = new();
-    stand_in(&mut engine, &module.text);
-    let mut ast = engine.compile(&module.text)?;
-    ast.set_source(&module.file);
+    stand_in(&mut engine, text);
+    let mut ast = engine.compile(text)?;
+    ast.set_source(file);
     Ok(ast)
 }
 

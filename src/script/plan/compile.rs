@@ -13,7 +13,7 @@ use crate::{
     script::{
         MetaField, functions,
         path::Segment,
-        syntax::{self, At, Expr, ExprKind, Function, Functions, Operator, Stmt, StmtKind, Tree},
+        syntax::{self, At, Expr, ExprKind, Function, Functions, Operator, Stmt, StmtKind, Tree, changes},
     },
 };
 
@@ -34,36 +34,6 @@ fn refuse<T>(at: At, what: impl Into<String>) -> Compiled<T> {
 
 /// Most nodes of a plan: inlined functions could make it grow without end.
 const NODES_MAX: usize = 10_000;
-
-/// Methods that change the value they are called on.
-const CHANGING: &[&str] = &[
-    "append",
-    "chop",
-    "clear",
-    "crop",
-    "dedup",
-    "drain",
-    "extract",
-    "fill_with",
-    "insert",
-    "make_lower",
-    "make_upper",
-    "mixin",
-    "pad",
-    "pop",
-    "push",
-    "remove",
-    "replace",
-    "retain",
-    "reverse",
-    "set",
-    "shift",
-    "sort",
-    "splice",
-    "trim",
-    "truncate",
-    "+=",
-];
 
 /// Compiles a script. `params` is what it knows by that name.
 pub(in crate::script) fn compile(tree: &Tree, params: Option<&serde_json::Value>) -> Compiled<Plan> {
@@ -606,7 +576,7 @@ impl Compiler<'_> {
         if (name, arguments.len()) == ("drop", 0) {
             return Ok(E::Drop);
         }
-        if CHANGING.contains(&name) {
+        if changes(name) {
             return refuse(at, format!("the function `{name}`, which changes its argument"));
         }
         if let ([list, Expr { kind: ExprKind::Closure { captures, function }, .. }], Some(how)) = (arguments, how(name))
@@ -784,7 +754,7 @@ fn changed_by(expression: &Expr, changed: &mut HashSet<String>) {
         ExprKind::Map(members) => members.iter().for_each(|(_, value)| changed_by(value, changed)),
         ExprKind::Call { name, arguments, .. } => {
             all(arguments);
-            if CHANGING.contains(&name.as_str()) {
+            if changes(name) {
                 arguments.iter().take(1).for_each(|first| note(first, changed));
             }
         }
@@ -796,7 +766,7 @@ fn changed_by(expression: &Expr, changed: &mut HashSet<String>) {
                     syntax::LinkKind::Index(index) => changed_by(index, changed),
                     syntax::LinkKind::Method(name, arguments) => {
                         arguments.iter().for_each(|argument| changed_by(argument, changed));
-                        if CHANGING.contains(&name.as_str()) {
+                        if changes(name) {
                             note(base, changed);
                         }
                     }

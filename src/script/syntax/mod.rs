@@ -1,6 +1,10 @@
-//! A script as a tree of our own, made from Rhai's. This is the only file that knows how Rhai's tree looks: its layout is
-//! internal to Rhai and may change with any version, so the version is pinned, and what is not known here becomes
-//! `Other`, which nobody compiles.
+//! A script as a tree of our own, made from Rhai's. Only this folder knows how Rhai's tree looks: its layout is internal
+//! to Rhai and may change with any version, so the version is pinned, and what is not known here becomes `Other`, which
+//! nobody compiles.
+mod calls;
+mod needs;
+mod sharing;
+
 use std::{collections::HashMap, rc::Rc};
 
 use rhai::{
@@ -8,8 +12,50 @@ use rhai::{
     StmtBlock, SwitchCasesCollection, Token,
 };
 
+pub(super) use calls::{each_call, other_than_definitions};
+pub(super) use needs::{MetaNeed, Needs, PayloadNeed};
+pub(super) use sharing::Untangled;
+
 /// Line and column in the script, both from 1; 0 where Rhai does not know.
 pub(super) type At = (usize, usize);
+
+/// Methods that change the value they are called on.
+const CHANGING: &[&str] = &[
+    "append",
+    "chop",
+    "clear",
+    "crop",
+    "dedup",
+    "drain",
+    "extract",
+    "fill_with",
+    "for_each",
+    "insert",
+    "make_lower",
+    "make_upper",
+    "mixin",
+    "pad",
+    "pop",
+    "push",
+    "remove",
+    "replace",
+    "retain",
+    "reverse",
+    "set",
+    "shift",
+    "sort",
+    "sort_by",
+    "sort_desc",
+    "splice",
+    "trim",
+    "truncate",
+    "+=",
+];
+
+/// True for a method that changes the value it is called on.
+pub(super) fn changes(method: &str) -> bool {
+    CHANGING.contains(&method)
+}
 
 /// A whole script.
 pub(super) struct Tree {

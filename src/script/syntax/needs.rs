@@ -7,7 +7,7 @@ use rhai::{AST, ASTFlags, ASTNode, Expr, Stmt};
 
 /// What a script reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Needs {
+pub(in crate::script) struct Needs {
     pub payload: PayloadNeed,
     pub is_json: bool,
     pub text: bool,
@@ -16,7 +16,7 @@ pub(super) struct Needs {
 
 /// How a script uses `payload`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum PayloadNeed {
+pub(in crate::script) enum PayloadNeed {
     /// Not at all.
     #[default]
     None,
@@ -28,7 +28,7 @@ pub(super) enum PayloadNeed {
 
 /// Which fields of `meta` a script uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum MetaNeed {
+pub(in crate::script) enum MetaNeed {
     /// These, by the first name after `meta.`.
     Fields(BTreeSet<String>),
     /// `meta` itself, or a field by a computed name.
