@@ -3,11 +3,16 @@
 //!
 //! A new command is its file and two lines here: `mod x;` and `x::COMMAND,`.
 mod colour;
+mod completions;
 mod files;
+mod fix;
+mod graph;
 mod lint;
 mod list;
 mod logging;
+mod man;
 mod map;
+mod new;
 mod run;
 mod schema;
 mod test;
@@ -20,8 +25,18 @@ use std::{
 use clap::{Args as _, FromArgMatches as _};
 
 /// Every command, in the order that `--help` lists them.
-const COMMANDS: &[Command] =
-    &[run::COMMAND, lint::COMMAND, test::COMMAND, map::COMMAND, list::COMMAND, schema::COMMAND];
+const COMMANDS: &[Command] = &[
+    run::COMMAND,
+    lint::COMMAND,
+    test::COMMAND,
+    map::COMMAND,
+    new::COMMAND,
+    list::COMMAND,
+    graph::COMMAND,
+    schema::COMMAND,
+    completions::COMMAND,
+    man::COMMAND,
+];
 
 /// One command of the table.
 struct Command {
@@ -43,17 +58,21 @@ Examples:
   streamer lint pipelines/*.yaml   check pipelines without running them
   streamer test pipelines/*.yaml   run the tests that stand in them
   streamer map my.yaml samples     try a pipeline's steps on samples
+  streamer new mqtt/map/kafka      a pipeline to start from
   streamer list                    what inputs, steps and outputs there are
   streamer list mqtt               every setting of one of them";
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
-    let mut command = define();
+    let mut command = command_line();
     let matches = match command.try_get_matches_from_mut(std::env::args_os()) {
         Ok(matches) => matches,
         Err(error) => {
             // Also `--help` and `--version`, which clap words as errors.
             let _ = error.print();
+            if error.kind() == clap::error::ErrorKind::InvalidSubcommand {
+                eprint(&hint(&std::env::args().skip(1).collect::<Vec<_>>()));
+            }
             return ExitCode::from(if error.use_stderr() { COULD_NOT } else { 0 });
         }
     };
@@ -73,7 +92,8 @@ pub fn main() -> ExitCode {
     })
 }
 
-fn define() -> clap::Command {
+/// The command line, as `--help`, completions and the manual describe it.
+pub fn command_line() -> clap::Command {
     // The options first: they bring a description of their own.
     let command = colour::Colours::augment_args(logging::Options::augment_args(clap::Command::new("streamer")))
         .version(env!("CARGO_PKG_VERSION"))
@@ -86,6 +106,16 @@ fn define() -> clap::Command {
         let own = (entry.arguments)(clap::Command::new(entry.name));
         command.subcommand(own.about(entry.about).long_about(None))
     })
+}
+
+/// What may have been meant by arguments without a command.
+fn hint(arguments: &[String]) -> String {
+    let is_file =
+        |text: &&String| text.ends_with(".yaml") || text.ends_with(".yml") || std::path::Path::new(text).exists();
+    match arguments.iter().find(is_file) {
+        Some(file) => format!("to run it: streamer run {file}\nto check it: streamer lint {file}\n"),
+        None => "`streamer --help` shows all commands\n".to_owned(),
+    }
 }
 
 /// Writes to standard output. A reader that went away (`| head`) is no error.
@@ -108,7 +138,7 @@ mod tests {
 
     #[test]
     fn help_says_what_each_command_does() {
-        for command in define().get_subcommands() {
+        for command in command_line().get_subcommands() {
             let entry = COMMANDS.iter().find(|entry| entry.name == command.get_name()).unwrap();
             // Without the line breaks of a narrow terminal.
             let help = command.clone().render_long_help().to_string().replace('\n', " ");
@@ -118,6 +148,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        define().debug_assert();
+        command_line().debug_assert();
     }
 }

@@ -30,6 +30,7 @@ rules! {
     "bad-topic"
     "bad-variable"
     "clean-start"
+    "closure-in-the-way"
     "conflicting-fields"
     "contradiction"
     "dead-letter-loop"
