@@ -15,7 +15,7 @@ STACK := python3 services/stack.py
 # Clippy builds the project's own crate in place of rustc: lints and tests share one build of everything.
 CLIPPY := RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings__CLIPPY_HACKERY__
 
-.PHONY: help demo test up down setup build lint bench bench-mapping docs
+.PHONY: help demo test faults up down setup build lint bench bench-mapping docs
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -25,6 +25,9 @@ demo: build ## run both pipelines on real services for 15 s and show what happen
 
 test: setup ## everything CI runs: format, lints, unit tests, tests and faults on real services
 	@CLIPPY='$(CLIPPY)' services/test.sh
+
+faults: setup ## the fault battery in full, one scenario after the other: an hour or more; ends with a table
+	@CLIPPY='$(CLIPPY)' services/faults.py
 
 up: setup ## start Mosquitto, Kafka and ClickHouse on their usual ports and keep them running
 	@$(STACK) up

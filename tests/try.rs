@@ -180,6 +180,20 @@ fn samples_are_mapped_one_by_one_and_counted() {
 }
 
 #[test]
+fn places_in_a_script_are_those_of_the_script() {
+    let project = Project::new(&[]);
+    let script = "let n = payload.n;\n  n.wrong.way";
+    let output = project.pipe(&["map", "--script", script], "{\"n\": 1}\n");
+    let out = text(&output.stdout);
+    assert!(out.contains("--> --script:2:5") && out.contains("2 |   n.wrong.way"), "{out}");
+    let output = project.pipe(&["map", "--script", script, "--format", "json"], "{\"n\": 1}\n");
+    assert!(text(&output.stdout).contains("\"place\":\"--script:2:5\""), "{}", text(&output.stdout));
+    let output = project.pipe(&["map", "--script", "  1 +\n nope(2)"], "{}\n");
+    let err = text(&output.stderr);
+    assert!(err.contains("--> --script:2:2") && err.contains("2 |  nope(2)"), "{err}");
+}
+
+#[test]
 fn a_script_that_is_not_compiled_is_told_with_the_reason() {
     let project = Project::new(&[]);
     let output = project.pipe(&["map", "--script", "let x = payload; while x > 10 { x -= 10; } x"], "25\n");

@@ -13,13 +13,17 @@ use clap::{Args as _, FromArgMatches as _};
 use notify::Watcher as _;
 use serde_json::Value as Json;
 
-use super::{COULD_NOT, Command, FAULTS, colour, eprint, files, print};
+use super::{
+    COULD_NOT, Command, FAULTS,
+    caret::{caret, parts},
+    colour, eprint, files, print,
+};
 use crate::{
     client::kafka::tail,
     config::{Document, Environment},
     diagnostic::{self, Diagnostic, Format, Severity, SourceFile, byte_offset},
     lint::lint,
-    pipeline::{Pipeline, Sample, Trial, Tried, TriedLetter, bytes_text},
+    pipeline::{Pipeline, Sample, Trial, Tried, bytes_text},
 };
 
 pub(super) const COMMAND: Command = Command {
@@ -81,6 +85,11 @@ enum Shown {
     Json,
 }
 
+/// What `--script` is called in places.
+const SCRIPT: &str = "--script";
+/// Line and column of its first character in the pipeline that is made up around it.
+const SCRIPT_AT: (usize, usize) = (7, 7);
+
 /// How long a burst of changes may last before it is looked at.
 const CALM: Duration = Duration::from_millis(200);
 
@@ -136,6 +145,7 @@ impl Args {
         let is_script = self.is_script();
         // Of a bare script only its own faults matter.
         let faults: Vec<_> = found.into_iter().filter(|fault| fault.severity == Severity::Error).collect();
+        let faults: Vec<_> = faults.into_iter().map(|fault| self.in_script(fault)).collect();
         if !faults.is_empty() {
             eprint(&diagnostic::render(&faults, Format::Full, colour::stderr()));
             return Ok(ExitCode::from(FAULTS));
@@ -160,11 +170,20 @@ impl Args {
         }
         let mut count = Count::default();
         for sample in &samples {
-            let tried = trial.run(sample).map_err(anyhow::Error::msg)?;
+            let mut tried = trial.run(sample).map_err(anyhow::Error::msg)?;
+            for place in tried.letters.iter_mut().filter_map(|letter| letter.place.as_mut()) {
+                if let Some((SCRIPT, line, column)) = parts(place) {
+                    *place = format!(
+                        "{SCRIPT}:{}:{}",
+                        (line + 1).saturating_sub(SCRIPT_AT.0),
+                        (column + 1).saturating_sub(SCRIPT_AT.1)
+                    );
+                }
+            }
             count.add(&tried);
             print(&match self.format {
                 Shown::Json => json(sample, &tried),
-                Shown::Text => text(sample, &tried, is_script),
+                Shown::Text => text(sample, &tried, is_script, self.script.as_deref()),
             })?;
         }
         let cost = trial.cost_ns(&samples).unwrap_or_default();
@@ -189,7 +208,8 @@ impl Args {
             "name: map\ninputs: { in: { stdin: {} } }\noutputs: { out: { stdout: {} } }\ndead_letter: { drop: {} }\n";
         if let Some(script) = &self.script {
             let lines: String = script.lines().map(|line| format!("      {line}\n")).collect();
-            return Ok(SourceFile { path: "--script".into(), text: format!("{AROUND}steps:\n  - map: |\n{lines}") });
+            // The number keeps spaces at the start of the script's first line.
+            return Ok(SourceFile { path: SCRIPT.into(), text: format!("{AROUND}steps:\n  - map: |2\n{lines}") });
         }
         let file = self.file.as_ref().context("name a pipeline file or a script to try, or give one with --script")?;
         if self.is_script() {
@@ -202,6 +222,19 @@ impl Args {
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read `{}`", file.display()))?;
         let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
         Ok(SourceFile { path: file.display().to_string(), text })
+    }
+
+    /// A fault of `--script` at its place in the script, not in the file that is made up around it.
+    fn in_script(&self, fault: Diagnostic) -> Diagnostic {
+        let Some(script) = self.script.as_ref().filter(|_| fault.file.path == SCRIPT) else { return fault };
+        let (line, column) = fault.line_column();
+        if line < SCRIPT_AT.0 || column < SCRIPT_AT.1 {
+            return fault;
+        }
+        let start = byte_offset(script, line - SCRIPT_AT.0 + 1, column - SCRIPT_AT.1 + 1);
+        let end = (start + fault.span.len()).min(script.len());
+        let file = Arc::new(SourceFile { path: SCRIPT.into(), text: script.clone() });
+        Diagnostic { file, span: start..end, ..fault }
     }
 
     fn samples(&self) -> anyhow::Result<Vec<Sample>> {
@@ -307,7 +340,7 @@ fn json(sample: &Sample, tried: &Tried) -> String {
     format!("{line}\n")
 }
 
-fn text(sample: &Sample, tried: &Tried, is_script: bool) -> String {
+fn text(sample: &Sample, tried: &Tried, is_script: bool, script: Option<&str>) -> String {
     let pretty = |bytes: &[u8]| match serde_json::from_slice::<Json>(bytes) {
         Ok(value) if colour::stdout() => serde_json::to_string_pretty(&value).unwrap_or_default(),
         _ => bytes_text(bytes),
@@ -329,27 +362,9 @@ fn text(sample: &Sample, tried: &Tried, is_script: bool) -> String {
     if tried.dropped > 0 {
         out += "dropped\n";
     }
-    tried.letters.iter().for_each(|letter| out += &caret(letter));
+    tried.letters.iter().for_each(|letter| {
+        let given = script.map(|script| (SCRIPT, script));
+        out += &caret(&letter.stage, &letter.code, &letter.reason, letter.place.as_deref(), given);
+    });
     out + "\n"
-}
-
-/// A dead letter as lint would show a fault: with its line and a caret, when its place is known.
-fn caret(letter: &TriedLetter) -> String {
-    let TriedLetter { stage, code, reason, place } = letter;
-    let plain = || format!("dead letter  {stage}: {code}: {reason}\n");
-    let Some((path, line, column)) = place.as_ref().and_then(|place| {
-        let mut parts = place.rsplitn(3, ':');
-        let (column, line) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        Some((parts.next()?, line, column))
-    }) else {
-        return plain();
-    };
-    let Ok(text) = std::fs::read_to_string(path) else { return plain() };
-    let start = byte_offset(&text, line, column);
-    let end = start + text[start..].chars().next().filter(|c| *c != '\n').map_or(0, char::len_utf8);
-    let file = Arc::new(SourceFile { path: path.to_owned(), text });
-    let label = format!("{code} in {stage}");
-    let mut shown = Diagnostic::error("dead-letter", &file, start..end, reason.clone());
-    shown.label = label;
-    diagnostic::render(&[shown], Format::Full, colour::stderr())
 }

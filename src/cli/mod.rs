@@ -2,8 +2,11 @@
 //! is well, 1 faults in the user's files, 2 could not do what was asked.
 //!
 //! A new command is its file and two lines here: `mod x;` and `x::COMMAND,`.
+mod caret;
 mod colour;
 mod completions;
+mod dead_letter;
+mod explain;
 mod files;
 mod fix;
 mod graph;
@@ -13,6 +16,8 @@ mod logging;
 mod man;
 mod map;
 mod new;
+mod progress;
+mod replay;
 mod run;
 mod schema;
 mod test;
@@ -28,9 +33,12 @@ use clap::{Args as _, FromArgMatches as _};
 const COMMANDS: &[Command] = &[
     run::COMMAND,
     lint::COMMAND,
+    explain::COMMAND,
     test::COMMAND,
     map::COMMAND,
     new::COMMAND,
+    replay::COMMAND,
+    dead_letter::COMMAND,
     list::COMMAND,
     graph::COMMAND,
     schema::COMMAND,
@@ -56,9 +64,11 @@ const EXAMPLES: &str = "\
 Examples:
   streamer run pipelines/*.yaml    run pipelines until they end or are told to stop
   streamer lint pipelines/*.yaml   check pipelines without running them
+  streamer explain my.yaml         every setting and its source, the guarantee
   streamer test pipelines/*.yaml   run the tests that stand in them
   streamer map my.yaml samples     try a pipeline's steps on samples
   streamer new mqtt/map/kafka      a pipeline to start from
+  streamer replay archive/x --pipeline my.yaml   do the work again from an archive
   streamer list                    what inputs, steps and outputs there are
   streamer list mqtt               every setting of one of them";
 

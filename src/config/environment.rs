@@ -82,6 +82,7 @@ impl Environment {
             return match read(&folder.join(path)) {
                 Ok(value) => {
                     found.secrets.push(value.clone());
+                    found.origins.push(Origin::File(path.to_owned()));
                     value
                 }
                 Err(reason) => {
@@ -114,9 +115,13 @@ impl Environment {
                 if is_secret(name) && !value.is_empty() {
                     found.secrets.push(value.clone());
                 }
+                found.origins.push(Origin::Variable(name.to_owned()));
                 value.clone()
             }
-            (_, Some(default)) if nesting < NESTING_MAX => self.expand_into(default, folder, nesting + 1, found),
+            (_, Some(default)) if nesting < NESTING_MAX => {
+                found.origins.push(Origin::Unset(name.to_owned()));
+                self.expand_into(default, folder, nesting + 1, found)
+            }
             (_, Some(default)) => default.to_owned(),
             (_, None) => {
                 let title = format!("`{name}` is not set");
@@ -131,6 +136,18 @@ impl Environment {
 const ESCAPE_HELP: &str =
     "variables are `${NAME}`, `${NAME:-default}` and `${file:/path}`; `${` itself is written `$${`";
 
+/// Where a part of a value came from.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// A variable that is set.
+    Variable(String),
+    /// One that is not, so that its default counts.
+    Unset(String),
+    /// A file.
+    File(String),
+}
+
 /// What became of a text.
 #[derive(Default)]
 pub(super) struct Expansion {
@@ -140,6 +157,7 @@ pub(super) struct Expansion {
     /// Values that must not be shown.
     pub secrets: Vec<String>,
     pub faults: Vec<VariableFault>,
+    pub origins: Vec<Origin>,
 }
 
 impl Expansion {

@@ -111,6 +111,7 @@ impl Expander<'_> {
                 Wanted::AsWritten => {}
             }
             scalar.secrets.extend(found.secrets);
+            scalar.origins = found.origins;
         }
     }
 }

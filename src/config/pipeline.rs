@@ -2,7 +2,7 @@
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use super::{
-    Catalog, Delivery, Document, Limits, Role, Slot, TestCase,
+    Catalog, Delivery, Document, Limits, Role, Scalar, Slot, Spool, TestCase,
     yaml::{Entry, Node, NodeValue},
 };
 use crate::{
@@ -25,6 +25,7 @@ pub struct Pipeline {
     /// The guarantee asked for.
     pub delivery: Option<Delivery>,
     pub limits: Limits,
+    pub spool: Option<Spool>,
     /// Examples, and where each stands in the file.
     pub tests: Vec<(TestCase, Range<usize>)>,
     pub file: Arc<SourceFile>,
@@ -101,6 +102,7 @@ impl Document {
             archive: None,
             delivery: value("delivery").and_then(|value| serde_yaml::from_value(value).ok()),
             limits: value("limits").and_then(|value| serde_yaml::from_value(value).ok()).unwrap_or_default(),
+            spool: value("spool").and_then(|value| serde_yaml::from_value(value).ok()),
             tests: self.tests(),
             file: Arc::clone(&self.file),
         };
@@ -301,6 +303,13 @@ fn collect_secrets(node: &Node, out: &mut Vec<String>) {
     out.extend(node.scalar().into_iter().flat_map(|scalar| scalar.secrets.clone()));
     node.items().iter().for_each(|item| collect_secrets(item, out));
     node.entries().iter().for_each(|entry| collect_secrets(&entry.value, out));
+}
+
+impl Scalar {
+    /// The text without its secrets.
+    pub fn shown(&self) -> String {
+        self.secrets.iter().fold(self.text.clone(), |text, secret| hide(&text, secret))
+    }
 }
 
 /// Takes a secret out of a text. Very short ones only where they stand alone: `a` is in every sentence.

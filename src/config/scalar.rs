@@ -1,6 +1,8 @@
 //! Single values, typed as YAML's core schema does.
 use serde_yaml::Value;
 
+use super::environment::Origin;
+
 /// A single value and how it was written.
 #[derive(Clone, Debug, Default)]
 pub struct Scalar {
@@ -20,6 +22,8 @@ pub struct Scalar {
     pub has_variables: bool,
     /// Values put in that must not be shown.
     pub secrets: Vec<String>,
+    /// Where what was put in came from.
+    pub origins: Vec<Origin>,
 }
 
 /// A value as YAML types it.

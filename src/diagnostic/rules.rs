@@ -70,6 +70,7 @@ rules! {
     "setting-not-allowed"
     "shared-subscription"
     "small-window"
+    "spool-useless"
     "topic-loop"
     "unknown-field"
     "unknown-function"

@@ -70,7 +70,10 @@ impl MetaField {
         let origin = message.origin();
         match self {
             Self::Topic => Some(message.topic()).filter(|topic| !topic.is_empty()).map(MetaValue::Text),
-            Self::Level(n) => message.topic().split('/').nth(*n).map(MetaValue::Text),
+            Self::Level(n) => {
+                let topic = Some(message.topic()).filter(|topic| !topic.is_empty());
+                topic.and_then(|topic| topic.split('/').nth(*n)).map(MetaValue::Text)
+            }
             Self::Key => message.key().map(MetaValue::of_bytes),
             Self::Partition => (origin.partition >= 0).then(|| MetaValue::Int(origin.partition.into())),
             Self::Offset => (origin.offset >= 0).then_some(MetaValue::Int(origin.offset)),

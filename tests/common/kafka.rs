@@ -9,12 +9,15 @@ use std::{
 
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult},
+    client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
-    message::{DeliveryResult, Headers as _},
+    message::{DeliveryResult, Headers as _, OwnedHeaders},
     producer::{BaseRecord, ProducerContext, ThreadedProducer},
 };
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
 use super::eventually;
 
@@ -25,6 +28,10 @@ pub struct Record {
     /// `None` is a tombstone.
     pub value: Option<Vec<u8>>,
     pub headers: Vec<(String, String)>,
+    /// The key as it is, text or not.
+    pub key_bytes: Option<Vec<u8>>,
+    /// The headers' values as they are.
+    pub header_bytes: Vec<(String, Vec<u8>)>,
     pub partition: i32,
     pub offset: i64,
 }
@@ -86,20 +93,50 @@ pub fn read_all(brokers: &str, topic: &str) -> Result<Vec<Record>, String> {
         }
         let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
         let message = message.map_err(fail)?;
-        let headers = message.headers().map(|headers| {
-            let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
-            headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
-        });
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        let header_bytes: Vec<(String, Vec<u8>)> =
+            headers.map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect();
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
         records.push(Record {
             key: message.key().map(|key| String::from_utf8_lossy(key).into_owned()),
             value: message.payload().map(<[u8]>::to_vec),
-            headers: headers.unwrap_or_default(),
+            headers: header_bytes.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
+            key_bytes: message.key().map(<[u8]>::to_vec),
+            header_bytes,
             partition: message.partition(),
             offset: message.offset(),
         });
         left -= 1;
     }
     Ok(records)
+}
+
+/// Makes a topic; one of that name that is being deleted is waited for.
+pub fn create(brokers: &str, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+    let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    new.config = settings.to_vec();
+    let (admin, runtime) = admin(brokers);
+    eventually("Kafka makes a topic", || done(runtime.block_on(admin.create_topics([&new], &AdminOptions::new()))));
+}
+
+/// Deletes a topic with all that is in it.
+pub fn delete(brokers: &str, topic: &str) {
+    let (admin, runtime) = admin(brokers);
+    eventually("Kafka deletes a topic", || done(runtime.block_on(admin.delete_topics(&[topic], &AdminOptions::new()))));
+}
+
+fn admin(brokers: &str) -> (AdminClient<DefaultClientContext>, Runtime) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("broker.address.family", "v4");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime starts");
+    (config.create().expect("the settings are right"), runtime)
+}
+
+fn done(results: Result<Vec<TopicResult>, KafkaError>) -> Result<(), String> {
+    for result in results.map_err(|error| error.to_string())? {
+        result.map_err(|(topic, error)| format!("{topic}: {error}"))?;
+    }
+    Ok(())
 }
 
 /// Writes messages, however long the broker is away.
@@ -133,8 +170,20 @@ impl Producer {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", brokers).set("broker.address.family", "v4");
         config.set("enable.idempotence", "true").set("message.timeout.ms", "0").set("linger.ms", "5");
+        // What a topic takes is for the broker to say.
+        config.set("message.max.bytes", "100000000");
         let inner = config.create_with_context(Confirmed(confirmed.clone())).expect("the settings are right");
         Self { inner, sent: 0, confirmed }
+    }
+
+    /// Hands over a message of any bytes.
+    pub fn send_bytes(&mut self, topic: &str, key: &[u8], value: &[u8], headers: &[(&str, &[u8])]) {
+        let headers = headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| {
+            all.insert(rdkafka::message::Header { key, value: Some(*value) })
+        });
+        let record = BaseRecord::to(topic).key(key).payload(value).headers(headers);
+        self.inner.send(record).map_err(|(error, _)| error).expect("there is room in the queue");
+        self.sent += 1;
     }
 
     /// Hands a message over; `None` as the value makes a tombstone. A fixed partition makes neighbours of messages.
@@ -159,4 +208,20 @@ impl Producer {
             super::equal(self.confirmed.load(Ordering::Relaxed), self.sent)
         });
     }
+}
+
+/// Makes a topic with one partition and these settings.
+pub fn create_topic(brokers: &str, topic: &str, settings: &[(&str, &str)]) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("broker.address.family", "v4");
+    let admin: AdminClient<DefaultClientContext> = config.create().expect("the settings are right");
+    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1));
+    let new = settings.iter().fold(new, |new, (name, value)| new.set(name, value));
+    let made = futures_util::FutureExt::now_or_never(admin.create_topics([&new], &AdminOptions::new()));
+    drop(made);
+    eventually("the topic is there", || {
+        let metadata = reader(brokers).fetch_metadata(Some(topic), TIMEOUT).map_err(|error| error.to_string())?;
+        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        super::at_least(partitions, 1)
+    });
 }

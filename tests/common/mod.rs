@@ -18,6 +18,7 @@ pub mod streamer;
 use std::{
     collections::BTreeSet,
     path::PathBuf,
+    sync::OnceLock,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -80,10 +81,18 @@ pub fn full<T>(short: T, long: T) -> T {
 
 /// Moments that differ from run to run and can be had again with `FAULTS_SEED`.
 pub fn dice() -> StdRng {
-    let seed = std::env::var("FAULTS_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs());
-    note(format!("FAULTS_SEED={seed}"));
-    StdRng::seed_from_u64(seed)
+    note(format!("FAULTS_SEED={}", seed()));
+    StdRng::seed_from_u64(seed())
+}
+
+/// What the moments of this run follow from: `FAULTS_SEED`, or the time.
+pub fn seed() -> u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    *SEED.get_or_init(|| {
+        let given = std::env::var("FAULTS_SEED").ok();
+        let given = given.map(|seed| seed.parse().unwrap_or_else(|_| panic!("FAULTS_SEED={seed} is not a number")));
+        given.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs())
+    })
 }
 
 /// Says something in the output of a test, for whoever reads a failed or slow run.

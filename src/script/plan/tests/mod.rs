@@ -1,4 +1,6 @@
 //! Plans against the interpreter: whatever a plan answers, the interpreter answers, too.
+mod scripts;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -217,190 +219,6 @@ fn what_a_plan_does_not_know_is_named_with_its_place() {
     }
 }
 
-/// A script made from bytes: the same bytes make the same script, and fewer bytes a simpler one.
-struct Maker<'b> {
-    bytes: std::slice::Iter<'b, u8>,
-}
-
-const INTS: &[&str] = &["0", "1", "2", "-3", "7", "100", "9223372036854775807"];
-const FLOATS: &[&str] = &["0.0", "1.5", "-2.25", "0.1", "1e10", "84.0"];
-const TEXTS: &[&str] = &["\"\"", "\"x\"", "\"A/b/C\"", "\"°C\"", "\"q\\\"\\\\\\n\"", "\"12\"", "\"4.5\"", "\"c\""];
-const PLACES: &[&str] = &[
-    "payload.a",
-    "payload?.a",
-    "payload.b.c",
-    "payload?.b?.c",
-    "payload.b?.d",
-    "payload.t",
-    "payload.u",
-    "payload.l",
-    "payload?.l",
-    "payload.l[0]",
-    "payload.l?[1]",
-    "payload.b",
-    "payload.n",
-    "payload.z[1][0]",
-    "payload.o.x",
-    "payload[\"t\"]",
-    "payload",
-    "text",
-    "is_json",
-    "meta.topic",
-    "meta.key",
-    "meta.levels[1]",
-    "meta.qos",
-    "meta.headers.trace",
-    "meta.none",
-    "x",
-    "y",
-    "m",
-    "list",
-];
-
-impl Maker<'_> {
-    fn choose(&mut self, among: usize) -> usize {
-        usize::from(self.bytes.next().copied().unwrap_or(0)) % among
-    }
-
-    fn pick<'s>(&mut self, from: &[&'s str]) -> &'s str {
-        from[self.choose(from.len())]
-    }
-
-    fn script(&mut self) -> String {
-        let mut out = format!("let x = {}; let y = {}; ", self.any(2), self.any(2));
-        out += &format!("let m = #{{ c: {}, d: {} }}; let list = [{}]; ", self.any(1), self.any(1), self.any(1));
-        for _ in 0..self.choose(4) {
-            out += &self.statement(2);
-        }
-        match self.choose(3) {
-            0 => out + self.any(3).as_str(),
-            1 => out + format!("#{{ a: {}, b: {}, x: x, list: list, m: m }}", self.any(3), self.any(2)).as_str(),
-            _ => {
-                out + format!("if {} {{ {} }} else {{ #{{ z: {}, y: y }} }}", self.truth(2), self.any(2), self.any(2))
-                    .as_str()
-            }
-        }
-    }
-
-    fn statement(&mut self, depth: usize) -> String {
-        match self.choose(12) {
-            0 => format!("x = {}; ", self.any(depth)),
-            1 => format!("x += {}; ", self.any(depth)),
-            2 => format!("let y = {}; ", self.any(depth)),
-            3 => format!("list.push({}); ", self.any(depth)),
-            4 => format!("m.{} = {}; ", self.pick(&["c", "d", "e"]), self.any(depth)),
-            5 => format!("m[{}] = {}; ", self.text(1), self.any(depth)),
-            6 => format!("list[{}] = {}; ", self.pick(&["0", "1", "-1"]), self.any(depth)),
-            7 if depth > 0 => format!("if {} {{ {} }} ", self.truth(1), self.statement(depth - 1)),
-            8 if depth > 0 => format!("for v in {} {{ {} x = v; }} ", self.list(1), self.statement(depth - 1)),
-            9 if depth > 0 => format!("for i in 0..{} {{ {} y += i; }} ", self.pick(INTS), self.statement(depth - 1)),
-            10 => format!("if {} {{ return {}; }} ", self.truth(1), self.any(depth)),
-            _ => format!("payload.{} = {}; ", self.pick(&["a", "new", "b.c"]), self.any(1)),
-        }
-    }
-
-    fn any(&mut self, depth: usize) -> String {
-        if depth == 0 {
-            return self.pick(PLACES).to_owned();
-        }
-        match self.choose(14) {
-            0 => self.pick(PLACES).to_owned(),
-            1 => self.number(depth),
-            2 => self.text(depth),
-            3 => self.truth(depth),
-            4 => self.list(depth),
-            5 => format!("#{{ k: {}, \"a b\": {} }}", self.any(depth - 1), self.any(depth - 1)),
-            6 => format!("({} ?? {})", self.any(depth - 1), self.any(depth - 1)),
-            7 => format!(
-                "(if {} {{ {} }} else {{ {} }})",
-                self.truth(depth - 1),
-                self.any(depth - 1),
-                self.any(depth - 1)
-            ),
-            8 => format!(
-                "(switch {} {{ {} => {}, {} => {}, 1..9 => {}, _ => {} }})",
-                self.any(depth - 1),
-                self.pick(INTS),
-                self.any(depth - 1),
-                self.pick(TEXTS),
-                self.any(0),
-                self.any(0),
-                self.any(depth - 1)
-            ),
-            9 => "()".to_owned(),
-            10 => {
-                let (name, count, _) = super::builtins::BUILTINS[self.choose(super::builtins::BUILTINS.len())];
-                let arguments: Vec<_> = (0..count).map(|_| self.any(depth - 1)).collect();
-                format!("{name}({})", arguments.join(", "))
-            }
-            11 => format!("{}?.{}", self.pick(PLACES), self.pick(&["c", "d", "x", "len()", "to_string()"])),
-            12 => format!("m.{}", self.pick(&["c", "d", "e", "keys()", "len()"])),
-            _ => format!("{}[{}]", self.list(depth - 1), self.pick(INTS)),
-        }
-    }
-
-    fn number(&mut self, depth: usize) -> String {
-        match self.choose(if depth == 0 { 3 } else { 9 }) {
-            0 => self.pick(INTS).to_owned(),
-            1 => self.pick(FLOATS).to_owned(),
-            2 => self.pick(&PLACES[..10]).to_owned(),
-            3..=6 => format!(
-                "({} {} {})",
-                self.number(depth - 1),
-                self.pick(&["+", "-", "*", "/", "%"]),
-                self.number(depth - 1)
-            ),
-            7 => format!("-{}", self.number(0)),
-            _ => format!(
-                "{}.{}()",
-                self.any(depth - 1),
-                self.pick(&["len", "abs", "to_int", "to_float", "round", "floor"])
-            ),
-        }
-    }
-
-    fn text(&mut self, depth: usize) -> String {
-        match self.choose(if depth == 0 { 2 } else { 7 }) {
-            0 => self.pick(TEXTS).to_owned(),
-            1 => self.pick(&["payload.t", "payload?.u", "meta.topic", "payload.b?.d", "text"]).to_owned(),
-            2 => format!("({} + {})", self.text(depth - 1), self.any(depth - 1)),
-            3 => format!("`<${{{}}}|${{{}}}>`", self.any(depth - 1), self.any(depth - 1)),
-            4 => format!("{}.{}()", self.text(depth - 1), self.pick(&["to_upper", "to_lower", "to_string"])),
-            5 => format!("{}.split({})[{}]", self.text(depth - 1), self.pick(&TEXTS[1..]), self.pick(&["0", "1"])),
-            _ => format!("{}.sub_string({}, {})", self.text(depth - 1), self.pick(INTS), self.pick(INTS)),
-        }
-    }
-
-    fn truth(&mut self, depth: usize) -> String {
-        match self.choose(if depth == 0 { 2 } else { 8 }) {
-            0 => "true".to_owned(),
-            1 => "is_json".to_owned(),
-            2..=4 => format!(
-                "({} {} {})",
-                self.any(depth - 1),
-                self.pick(&["==", "!=", "<", "<=", ">", ">="]),
-                self.any(depth - 1)
-            ),
-            5 => format!("!{}", self.truth(depth - 1)),
-            6 => format!("({} {} {})", self.truth(depth - 1), self.pick(&["&&", "||"]), self.truth(depth - 1)),
-            _ => format!("{}.contains({})", self.any(depth - 1), self.any(depth - 1)),
-        }
-    }
-
-    fn list(&mut self, depth: usize) -> String {
-        match self.choose(if depth == 0 { 2 } else { 6 }) {
-            0 => "payload.l".to_owned(),
-            1 => "list".to_owned(),
-            2 => format!("[{}, {}]", self.any(depth - 1), self.any(depth - 1)),
-            3 => {
-                format!("{}.map(|v| {})", self.list(depth - 1), self.pick(&["v", "v + 1", "`${v}`", "#{ v: v, x: x }"]))
-            }
-            4 => format!("{}.filter(|v| {})", self.list(depth - 1), self.pick(&["v > 1", "v == x", "true", "v != ()"])),
-            _ => format!("{}.split(\"/\")", self.text(depth - 1)),
-        }
-    }
-}
-
 /// Generated scripts, each with every payload. `PROPTEST_CASES=200000 cargo test --release generated_scripts` for a long
 /// run.
 #[test]
@@ -408,9 +226,9 @@ fn generated_scripts_give_what_the_interpreter_gives() {
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     let counts = std::cell::Cell::new([0_u32; 3]);
     let mut runner = proptest::test_runner::TestRunner::new(config);
-    let bytes = proptest::collection::vec(any::<u8>(), 0..160);
+    let bytes = proptest::collection::vec(any::<u8>(), 0..240);
     let result = runner.run(&bytes, |bytes| {
-        let script = Maker { bytes: bytes.iter() }.script();
+        let script = scripts::script(&bytes);
         // What Rhai's own optimiser or checks refuse is no script.
         let Some(mut mapping) = mapping(&script) else { return Ok(()) };
         let mut batch = batch(PAYLOADS);
@@ -423,8 +241,8 @@ fn generated_scripts_give_what_the_interpreter_gives() {
     });
     result.unwrap_or_else(|error| panic!("{error}"));
     let [refused, left, equal] = counts.get();
-    assert!(equal * 25 > left + equal, "plans answered only {equal} of {} messages", left + equal);
-    assert!(refused * 5 < left + equal, "{refused} of the scripts' messages were not compiled");
+    assert!(equal * 2 > left + equal, "plans answered only {equal} of {} messages", left + equal);
+    assert!(refused * 10 < left + equal, "{refused} of the scripts' messages were not compiled");
 }
 
 /// A message of telemetry as the shipped pipelines get it.

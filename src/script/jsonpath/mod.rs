@@ -242,6 +242,9 @@ fn fixed(query: &JpQuery) -> Option<Vec<Segment>> {
 }
 
 #[cfg(test)]
+mod compliance;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::message::SourceBuilder;
