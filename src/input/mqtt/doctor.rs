@@ -1,10 +1,15 @@
 //! The session doctor: what costs messages at the broker although the connection works. The log says it when it happens,
 //! `/health/ready` from then on, so that it is not missed.
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use tracing::{error, warn};
 
 use crate::metrics::Health;
+
+/// A broker that does not say why it closes connections does so at each start of another client with our name: soon.
+const SOON: Duration = Duration::from_secs(60);
+/// So often in a row is no accident.
+const CLOSED_OFTEN: u32 = 3;
 
 pub struct Doctor {
     health: Health,
@@ -13,6 +18,8 @@ pub struct Doctor {
     /// What was found, by kind.
     found: BTreeMap<&'static str, String>,
     takeovers: u32,
+    /// Connections in a row that the broker has closed soon.
+    closed: u32,
     sessions_lost: u32,
     /// The broker's count of dropped messages when it was first heard.
     dropped_before: Option<i64>,
@@ -20,7 +27,16 @@ pub struct Doctor {
 
 impl Doctor {
     pub fn new(health: Health, url: String, client_id: String) -> Self {
-        Self { health, url, client_id, found: BTreeMap::new(), takeovers: 0, sessions_lost: 0, dropped_before: None }
+        Self {
+            health,
+            url,
+            client_id,
+            found: BTreeMap::new(),
+            takeovers: 0,
+            closed: 0,
+            sessions_lost: 0,
+            dropped_before: None,
+        }
     }
 
     /// Another client has connected under our name.
@@ -31,6 +47,25 @@ impl Doctor {
         let text = format!(
             "another client took over this session (times so far: {times}): give each client of {url} a `client_id` of its own, not `{client_id}`"
         );
+        self.say("takeover", text);
+    }
+
+    /// The broker has closed a connection of that age and did not say why. Mosquitto 2.0 does so at a takeover.
+    pub fn closed_after(&mut self, lasted: Duration) {
+        self.closed = if lasted < SOON { self.closed + 1 } else { 1 };
+        if self.closed < CLOSED_OFTEN {
+            return;
+        }
+        let (url, client_id, times) = (&self.url, &self.client_id, self.closed);
+        let text = format!(
+            "the broker at {url} keeps closing our connection without a reason (times in a row: {times}): does another client use the `client_id` `{client_id}`?"
+        );
+        if times == CLOSED_OFTEN {
+            warn!(
+                url,
+                client_id, times, "the broker keeps closing our connection: does another client use our `client_id`?"
+            );
+        }
         self.say("takeover", text);
     }
 

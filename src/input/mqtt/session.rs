@@ -114,6 +114,8 @@ impl Session {
             backoff.lost_after(began.elapsed(), &lost);
             if lost.is_takeover() {
                 self.doctor.taken_over();
+            } else if lost.may_be_takeover() {
+                self.doctor.closed_after(began.elapsed());
             }
             let wait = backoff.wait();
             debug!(error = %lost, retry_in_ms = wait.as_millis() as u64, "connection lost");
