@@ -216,7 +216,7 @@ fn keys_headers_and_payloads_arrive_byte_for_byte() {
     let mended = Mended::new("bytes");
     let kafka = mended.case.stack.kafka.clone();
     for topic in [mended.case.id.clone(), mended.out()] {
-        kafka::create_topic(&kafka, &topic, &[("max.message.bytes", "20000000")]);
+        kafka::create(&kafka, &topic, 1, &[("max.message.bytes", "20000000")]);
     }
     let large: Vec<u8> = (0..10_000_000_u32).map(|n| (n * 7 % 251) as u8).collect();
     let messages: [(&[u8], &[u8]); 4] =
@@ -268,6 +268,32 @@ fn keys_headers_and_payloads_arrive_byte_for_byte() {
     assert!(
         exported.iter().any(|letter| letter["payload_base64"].as_str().is_some_and(|text| text.len() > 13_000_000))
     );
+}
+
+#[test]
+fn a_letter_goes_only_to_the_output_that_had_refused_it() {
+    let mended = Mended::new("refused");
+    let (id, kafka) = (mended.case.id.clone(), mended.case.stack.kafka.clone());
+    mended.save("  - filter: \"true\"\n");
+    let whole = std::fs::read_to_string(&mended.file).unwrap();
+    let small = |bytes: u32| {
+        let output = format!(
+            "outputs:\n  small:\n    kafka: {{ brokers: '{kafka}', topic: {id}.small, message_bytes_max: {bytes} }}\n"
+        );
+        std::fs::write(&mended.file, whole.replace("outputs:\n", &output)).unwrap();
+    };
+    small(2000);
+    let mut producer = Producer::new(&kafka);
+    let value = format!(r#"{{"n":0,"text":"{}"}}"#, "x".repeat(5000));
+    producer.send(&id, None, "k", Some(value.as_bytes()));
+    producer.flush();
+    mended.run_until_dead(1);
+    assert_eq!(mended.letters()[0].header("streamer_stage"), Some("outputs.small"));
+    small(20_000);
+    mended.does(&["redrive"]);
+    assert_eq!(mended.counts(), (0, 1));
+    let there = |topic: &str| kafka::read_all(&kafka, topic).unwrap().len();
+    assert_eq!((there(&format!("{id}.small")), there(&mended.out())), (1, 1), "the other output had it already");
 }
 
 #[test]

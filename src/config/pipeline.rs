@@ -238,7 +238,12 @@ impl Component {
             Diagnostic::error(fault.code, &file, span, hide(&fault.title)).with_label(hide(&fault.label));
         diagnostic.help = fault.help.as_deref().map(hide);
         diagnostic.severity = fault.severity;
-        diagnostic
+        // Only where the word stands in the file as it is.
+        let replace = fault.replace.as_ref().filter(|(word, _)| file.text.get(diagnostic.span.clone()) == Some(word));
+        match replace {
+            Some((_, by)) => diagnostic.with_fix(by),
+            None => diagnostic,
+        }
     }
 
     fn locate(&self, fault: &Fault) -> (Arc<SourceFile>, Range<usize>) {

@@ -40,6 +40,11 @@ pub struct Entry {
 }
 
 impl Survey {
+    /// The stage in which a letter failed.
+    pub fn stage(&self, entry: &Entry) -> &str {
+        &self.groups[entry.group as usize].stage
+    }
+
     /// The letters that were not redriven yet.
     pub fn open(&self) -> impl Iterator<Item = &Entry> {
         self.letters.iter().filter(|entry| !entry.is_redriven)
@@ -87,11 +92,26 @@ pub fn survey(
     }
     // In a topic the partitions come as they come.
     survey.letters.sort_by_key(|entry| entry.id);
-    survey.groups.sort_by_key(|group| (group.from, std::cmp::Reverse((group.open, group.redriven))));
+    survey.sort_groups();
     Ok(survey)
 }
 
 impl Survey {
+    /// By time, then the largest number of open letters first.
+    fn sort_groups(&mut self) {
+        let mut order: Vec<usize> = (0..self.groups.len()).collect();
+        order.sort_by_key(|&index| {
+            let group = &self.groups[index];
+            (group.from, std::cmp::Reverse((group.open, group.redriven)))
+        });
+        let mut numbers = vec![0; order.len()];
+        for (number, &index) in order.iter().enumerate() {
+            numbers[index] = number as u32;
+        }
+        self.groups = order.iter().map(|&index| self.groups[index].clone()).collect();
+        self.letters.iter_mut().for_each(|entry| entry.group = numbers[entry.group as usize]);
+    }
+
     fn add(&mut self, id: Id, letter: &Envelope, stretch: Option<i64>, numbers: &mut HashMap<Kind, u32>) {
         let time = time_of(letter);
         let from = stretch

@@ -209,19 +209,3 @@ impl Producer {
         });
     }
 }
-
-/// Makes a topic with one partition and these settings.
-pub fn create_topic(brokers: &str, topic: &str, settings: &[(&str, &str)]) {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("broker.address.family", "v4");
-    let admin: AdminClient<DefaultClientContext> = config.create().expect("the settings are right");
-    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1));
-    let new = settings.iter().fold(new, |new, (name, value)| new.set(name, value));
-    let made = futures_util::FutureExt::now_or_never(admin.create_topics([&new], &AdminOptions::new()));
-    drop(made);
-    eventually("the topic is there", || {
-        let metadata = reader(brokers).fetch_metadata(Some(topic), TIMEOUT).map_err(|error| error.to_string())?;
-        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
-        super::at_least(partitions, 1)
-    });
-}

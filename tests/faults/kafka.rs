@@ -15,7 +15,7 @@ use crate::{
         note,
     },
     report::Scenario,
-    static_member, wait_sent,
+    static_member, stop, wait_sent,
 };
 
 /// Two instances share a group and are ended and started at random, so that partitions wander all the time.
@@ -25,7 +25,7 @@ fn a_storm_of_rebalances_doubles_nothing() {
     let case = Case::new(&Stack::running(), "storm");
     case.create_table();
     let load = Load::kafka(&case, 2000);
-    let mut members: Vec<Streamer> = (0..2).map(|_| case.start(&[KAFKA_TO_CLICKHOUSE])).collect();
+    let mut members: Vec<Streamer> = (0..2).map(|_| case.start_beside(&[KAFKA_TO_CLICKHOUSE])).collect();
     members[0].wait_deliveries(200);
     let mut dice = dice();
     for _ in 0..full(5, 60) {
@@ -33,7 +33,7 @@ fn a_storm_of_rebalances_doubles_nothing() {
         if dice.random_ratio(1, 3) {
             member.kill9();
         } else {
-            assert_eq!(member.terminate().code(), Some(0));
+            stop(member);
         }
         scenario.fault();
         std::thread::sleep(Duration::from_millis(dice.random_range(0..1000)));

@@ -8,11 +8,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-use serde_json::Value as Json;
 
 use super::{State, Which, Whose, letters, list::aside};
 use crate::{
     cli::{COULD_NOT, eprint},
+    codec::json,
     dead_letter::{Found, Id},
 };
 
@@ -58,18 +58,16 @@ impl Export {
             let Some(is_redriven) = chosen.get(&letter.id) else { continue };
             let (id, mut envelope) = (letter.id, letter.envelope);
             // As it lies there, with fields that this streamer may not know; what lies in files is put in.
-            let mut json: Json = serde_json::from_slice(&letter.json)?;
+            let mut json = letter.json;
             match opened.kept.fill(&mut envelope) {
-                Ok(()) if envelope.payload_file.is_some() => json = serde_json::to_value(&envelope)?,
+                Ok(()) if envelope.payload_file.is_some() || envelope.source.file.is_some() => json = envelope.json(),
                 Ok(()) => {}
                 Err(why) => {
                     without += 1;
                     eprint(&format!("{id}: {why}\n"));
                 }
             }
-            json["id"] = id.to_string().into();
-            json["state"] = if *is_redriven { "redriven" } else { "open" }.into();
-            match writeln!(out, "{json}") {
+            match out.write_all(&line(id, *is_redriven, &json)) {
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
                 written => written.context("cannot write the letters")?,
             }
@@ -89,5 +87,30 @@ impl Export {
             return Ok(ExitCode::from(COULD_NOT));
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The letter on one line, with what it is called and how it stands.
+fn line(id: Id, is_redriven: bool, letter: &[u8]) -> Vec<u8> {
+    let state = if is_redriven { "redriven" } else { "open" };
+    let mut line = format!(r#"{{"id":"{id}","state":"{state}","#).into_bytes();
+    let mut whole = Vec::with_capacity(letter.len());
+    let text = std::str::from_utf8(letter).expect("what was read as JSON is text");
+    json::compact(text.trim(), &mut whole).expect("it was read as JSON");
+    // Behind its bracket; an object without fields is no letter.
+    line.extend_from_slice(&whole[1..]);
+    line.push(b'\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_the_letter_with_its_id_and_state() {
+        let id = Id { partition: Some(0), offset: 7, digest: 0 };
+        let line = line(id, false, b" {\n \"version\": 1, \"z\": 1.10 }");
+        assert_eq!(String::from_utf8(line).unwrap(), "{\"id\":\"0:7\",\"state\":\"open\",\"version\":1,\"z\":1.10}\n");
     }
 }

@@ -136,6 +136,15 @@ impl Redrive {
                 self.attempts_max
             ));
         }
+        // They went on to the outputs: only the archive misses them.
+        let of_archive = |entry: &&Entry| survey.stage(entry) == "archive" && self.to == To::Steps && !self.all_outputs;
+        let (archive, fresh): (Vec<&Entry>, Vec<&Entry>) = fresh.into_iter().partition(of_archive);
+        if !archive.is_empty() {
+            eprint(&format!(
+                "{} left out: the archive had refused them, and the outputs have them; `export` takes them out\n",
+                letters(archive.len() as u64)
+            ));
+        }
         fresh.into_iter().take(self.limit.unwrap_or(usize::MAX)).map(|entry| entry.id).collect()
     }
 

@@ -1,11 +1,14 @@
 //! `streamer dead-letter show`.
 use std::{fmt::Write as _, path::Path, process::ExitCode};
 
-use serde_json::Value as Json;
+use serde::de::IgnoredAny;
 
 use super::{Opened, Which, Whose};
 use crate::{
-    cli::{caret::caret, print},
+    cli::{
+        caret::{caret, parts},
+        print,
+    },
     dead_letter::{Envelope, Found, Id, Stored},
     pipeline::bytes_text,
 };
@@ -129,17 +132,15 @@ fn about(id: Id, letter: &Envelope, is_redriven: bool) -> String {
 
 /// True when the file of the script was saved after the letter was written.
 fn is_changed_since(letter: &Envelope) -> bool {
-    let path = letter.place.as_ref().and_then(|place| place.rsplitn(3, ':').nth(2));
-    let saved = path.and_then(|path| Path::new(path).metadata().ok()?.modified().ok());
+    let place = letter.place.as_deref().and_then(parts);
+    let saved = place.and_then(|(path, ..)| Path::new(path).metadata().ok()?.modified().ok());
     let saved = saved.and_then(|time| jiff::Timestamp::try_from(time).ok());
     saved.zip(letter.time.parse::<jiff::Timestamp>().ok()).is_some_and(|(saved, written)| saved > written)
 }
 
 fn shown(bytes: &[u8], how: Shown) -> String {
-    let pretty =
-        || serde_json::from_slice::<Json>(bytes).ok().and_then(|json| serde_json::to_string_pretty(&json).ok());
     match how {
-        Shown::Json | Shown::Auto if pretty().is_some() => pretty().unwrap_or_default(),
+        Shown::Json | Shown::Auto if serde_json::from_slice::<IgnoredAny>(bytes).is_ok() => spread(bytes),
         Shown::Hex => hex(bytes),
         Shown::Auto => match std::str::from_utf8(bytes) {
             Ok(text) => text.to_owned(),
@@ -147,6 +148,49 @@ fn shown(bytes: &[u8], how: Shown) -> String {
         },
         _ => String::from_utf8_lossy(bytes).into_owned(),
     }
+}
+
+/// JSON over several lines. Numbers, strings and the order of keys stay as they came.
+fn spread(json: &[u8]) -> String {
+    let (mut out, mut depth, mut in_string, mut escaped) = (Vec::with_capacity(json.len() * 2), 0, false, false);
+    let line = |out: &mut Vec<u8>, depth: usize| {
+        out.push(b'\n');
+        out.resize(out.len() + depth * 2, b' ');
+    };
+    // True right behind a bracket that opens: `{}` stays as it is.
+    let mut opened = false;
+    for &byte in json {
+        if in_string {
+            in_string = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+            out.push(byte);
+            continue;
+        }
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\r' => continue,
+            b'}' | b']' => {
+                depth -= 1;
+                if !opened {
+                    line(&mut out, depth);
+                }
+                out.push(byte);
+            }
+            _ => {
+                if opened {
+                    line(&mut out, depth);
+                }
+                out.push(byte);
+                match byte {
+                    b'{' | b'[' => depth += 1,
+                    b',' => line(&mut out, depth),
+                    b':' => out.push(b' '),
+                    _ => in_string = byte == b'"',
+                }
+            }
+        }
+        opened = matches!(byte, b'{' | b'[');
+    }
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// Rows of 16 bytes: where, as numbers, as letters.
@@ -168,7 +212,8 @@ mod tests {
 
     #[test]
     fn bytes_are_shown_as_what_they_are() {
-        assert_eq!(shown(b"{\"a\":1}", Shown::Auto), "{\n  \"a\": 1\n}");
+        let spread = "{\n  \"b\": 1.10,\n  \"a\": [\n    {},\n    \"[,:\\\"{\"\n  ]\n}";
+        assert_eq!(shown(b"{\"b\":1.10,\"a\": [{}, \"[,:\\\"{\"]}", Shown::Auto), spread);
         assert_eq!(shown(b"{\"a\":1}", Shown::Text), "{\"a\":1}");
         assert_eq!(shown(b"plain", Shown::Json), "plain");
         assert_eq!(shown(b"", Shown::Auto), "");

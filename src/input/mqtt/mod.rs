@@ -4,6 +4,7 @@
 //! led to is confirmed, in the order of receipt, and only on the connection it came on; the broker keeps what is not
 //! acknowledged in the session of our `client_id` and sends it again. A broken connection alone makes no duplicates of
 //! messages that are still on their way; a crash of ours does. Quality of service 0 is best effort.
+mod doctor;
 mod queue;
 mod receive;
 mod session;
