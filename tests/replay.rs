@@ -15,10 +15,13 @@ fn archived(case: &Case, count: u32) -> PathBuf {
     for seq in 0..count {
         let (key, value) = case.wrapped(seq);
         producer.send(case.kafka_topic(), None, &key, Some(&value));
+        if seq % 50_000 == 49_999 || seq + 1 == count {
+            producer.flush();
+            streamer.eventually("every message has its row", || {
+                equal(case.stack.clickhouse.count(case.table())?, u64::from(seq) + 1)
+            });
+        }
     }
-    producer.flush();
-    streamer
-        .eventually("every message has its row", || equal(case.stack.clickhouse.count(case.table())?, count.into()));
     assert_eq!(streamer.terminate().code(), Some(0));
     PathBuf::from(&case.environment["ARCHIVE_DIR"]).join(KAFKA_TO_CLICKHOUSE)
 }

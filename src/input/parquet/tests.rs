@@ -20,6 +20,7 @@ fn archive(folder: &Path, count: i64) {
         roll_bytes: 1 << 20,
         roll_after: Duration::from_secs(3600),
         keep: Keep::default(),
+        remote: None,
     };
     let mut source = SourceBuilder::new("mqtt");
     for n in 0..count {
