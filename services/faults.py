@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,7 @@ def main(filters: list[str]) -> int:
         name, _, value = setting.partition("=")
         environment[name] = value
     name = f"faults-{os.getpid()}"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         subprocess.run([*STACK, "up", "--name", name, "--ports", "free"], check=True)
         exports = subprocess.run([*STACK, "env", "--name", name], check=True, capture_output=True, text=True).stdout
@@ -74,6 +76,9 @@ def main(filters: list[str]) -> int:
     except (subprocess.CalledProcessError, OSError) as error:
         print(f"faults.py: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        # What was found so far is shown.
+        passed = False
     finally:
         subprocess.run([*STACK, "down", "--name", name], stdout=subprocess.DEVNULL)
     lines = [json.loads(line) for line in report.read_text().splitlines()] if report.exists() else []

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod client;
 pub mod codec;
 pub mod config;
+pub mod dead_letter;
 pub mod diagnostic;
 pub mod explain;
 pub mod http;

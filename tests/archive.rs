@@ -16,14 +16,18 @@ use common::{
 use rand::Rng as _;
 use serde_json::Value;
 
+/// Where the Python packages are that tests use.
+fn packages() -> String {
+    let packages = Command::new("python3").args(["services/stack.py", "python"]).current_dir(common::root()).output();
+    String::from_utf8(packages.expect("python3 can be started").stdout).expect("a path").trim().to_owned()
+}
+
 /// Every message of an archive, read with pyarrow.
 #[track_caller]
 fn read(folder: &Path) -> Vec<Value> {
-    let packages = Command::new("python3").args(["services/stack.py", "python"]).current_dir(common::root()).output();
-    let packages = String::from_utf8(packages.expect("python3 can be started").stdout).expect("a path");
     let script = common::root().join("tests/read_archive.py");
     let mut command = Command::new("python3");
-    let output = command.arg(script).arg(folder).env("PYTHONPATH", packages.trim()).output();
+    let output = command.arg(script).arg(folder).env("PYTHONPATH", packages()).output();
     let output = output.expect("python3 can be started");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("JSON");
@@ -171,6 +175,121 @@ fn kill_9_loses_no_acknowledged_message_and_breaks_no_file() {
     complete(&numbers(&rows), sent).expect("every acknowledged message is archived");
     assert_eq!(unfinished(&folder), 0);
     note(format!("{kills} kills: {sent} sent, {} archived, {} of them again", rows.len(), rows.len() - sent as usize));
+}
+
+/// An S3-compatible store with the bucket `archive`, for as long as this lives.
+struct ObjectStore {
+    server: std::process::Child,
+    address: String,
+}
+
+impl ObjectStore {
+    fn start(case: &Case) -> Self {
+        let port =
+            std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+        let log = std::fs::File::create(case.folder().join("store.log")).expect("a log");
+        let server = Command::new("python3")
+            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
+            .env("PYTHONPATH", packages())
+            .stdout(log.try_clone().expect("a file handle can be copied"))
+            .stderr(log)
+            .spawn()
+            .expect("python3 can be started");
+        let store = Self { server, address: format!("127.0.0.1:{port}") };
+        common::eventually("the object store makes a bucket", || {
+            let (status, body) = common::http::request("PUT", &store.address, "/archive", "", b"")?;
+            equal(status, 200).map_err(|wrong| format!("{wrong}: {body}"))
+        });
+        store
+    }
+
+    /// Copies every object to a folder.
+    #[track_caller]
+    fn fetch(&self, to: &Path) {
+        let script = "import boto3, pathlib, sys\n\
+            s3 = boto3.client('s3', endpoint_url=sys.argv[1], aws_access_key_id='id', aws_secret_access_key='hunter2-secret', region_name='us-east-1')\n\
+            for page in s3.get_paginator('list_objects_v2').paginate(Bucket='archive'):\n\
+            \x20   for found in page.get('Contents', []):\n\
+            \x20       path = pathlib.Path(sys.argv[2], found['Key'])\n\
+            \x20       path.parent.mkdir(parents=True, exist_ok=True)\n\
+            \x20       s3.download_file('archive', found['Key'], str(path))\n";
+        let url = format!("http://{}", self.address);
+        let mut command = Command::new("python3");
+        let done = command.args(["-c", script, &url]).arg(to).env("PYTHONPATH", packages()).output().expect("python3");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    fn signal(&self, name: &str) {
+        let done = Command::new("kill").args(["-s", name, &self.server.id().to_string()]).status();
+        assert!(done.expect("kill can be started").success());
+    }
+}
+
+impl Drop for ObjectStore {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[test]
+fn kill_9_while_archiving_to_an_object_store_loses_no_message_and_breaks_no_file() {
+    let case = Case::new(&Stack::running(), "archs3");
+    let store = ObjectStore::start(&case);
+    let old = "    path: ${ARCHIVE_DIR:-../archive}/mqtt-to-kafka\n";
+    let options = format!(
+        "{{ aws_endpoint: 'http://{}', aws_allow_http: 'true', aws_region: us-east-1, aws_access_key_id: id, \
+         aws_secret_access_key: hunter2-secret }}",
+        store.address
+    );
+    let new = format!(
+        "{old}    url: s3://archive/some/where\n    options: {options}\n    roll_bytes: 1048576\n    roll_s: 1\n"
+    );
+    let file = case.changed(MQTT_TO_KAFKA, &[(old, &new)]);
+    let (mut dice, kills) = (common::dice(), full(5, 50));
+    let mut streamer = Streamer::start(&case, &[file]);
+    streamer.wait_ready();
+    let load = Load::mqtt(&case, 2000);
+    for kill in 0..kills {
+        if dice.random_ratio(3, 4) {
+            streamer.wait_deliveries(500);
+        }
+        std::thread::sleep(Duration::from_millis(dice.random_range(0..2000)));
+        // Some die while the store does not answer.
+        let is_down = dice.random_ratio(1, 4);
+        if is_down {
+            store.signal("STOP");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        streamer.kill9();
+        store.signal("CONT");
+        streamer.start_again();
+        if kill % 10 == 9 {
+            note(format!("{} kills, {} sent", kill + 1, load.sent()));
+        }
+    }
+    let sent = load.stop();
+    case.nothing_lost_in_topic(&streamer, sent);
+    // Goes up in parts; it is no text, so it is a dead letter besides.
+    let mut large = vec![0; 10_000_000];
+    dice.fill(large.as_mut_slice());
+    case.publisher().publish(&[(case.mqtt_topic("large"), large.clone())]);
+    case.dead_letters(&streamer, 1);
+    let folder = archive(&case, MQTT_TO_KAFKA);
+    streamer.eventually("every segment has gone up", || {
+        let left = std::fs::read_dir(folder.join(".segments")).map_err(|error| error.to_string())?;
+        let left = left.flatten().filter(|entry| entry.path().extension().is_some_and(|ending| ending == "segment"));
+        equal(left.count(), 0)
+    });
+    assert_eq!(streamer.terminate().code(), Some(0));
+    assert!(!streamer.log().contains("hunter2"), "a secret is in the log");
+    let copy = case.folder().join("copy");
+    store.fetch(&copy);
+    let rows = read(&copy.join("some/where"));
+    complete(&numbers(&rows), sent).expect("every acknowledged message is archived");
+    assert!(rows.iter().any(|row| bytes(row, "payload") == large), "the large message is not archived as it came");
+    let again = rows.len() - sent as usize - 1;
+    note(format!("{kills} kills: {sent} sent, {} archived, {again} of them again", rows.len()));
 }
 
 #[test]

@@ -20,6 +20,7 @@ const ROOMS: &[&str] = &[
     "plugin",
     "registry",
     "lint",
+    "dead_letter",
     "pipeline",
     "explain",
     "http",

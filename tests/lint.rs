@@ -170,6 +170,93 @@ fn no_command_shows_what_to_do_next() {
 }
 
 #[test]
+fn wrong_arguments_answer_with_the_next_command() {
+    let said = |arguments: &[&str]| {
+        let output = streamer(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        text(&output.stderr)
+    };
+    assert!(said(&["lnt"]).contains("'lint'"), "{}", said(&["lnt"]));
+    assert!(said(&["clean.yaml"]).contains("to run it: streamer run clean.yaml"));
+    assert!(said(&["new", "mqqt/kafka"]).contains("no input is called `mqqt`; did you mean `mqtt`?"));
+    assert!(said(&["new", "mqtt"]).contains("write for example `mqtt/map/kafka`"));
+    assert!(said(&["man", "lnit"]).contains("there is no command `lnit`"));
+}
+
+#[test]
+fn every_new_pipeline_is_clean_and_passes_its_test() {
+    let list: serde_json::Value = serde_json::from_slice(&streamer(&["list", "--format", "json"]).stdout).unwrap();
+    let names = |kind: &str| -> Vec<String> {
+        let all = list.as_array().unwrap().iter().filter(|entry| entry["kind"] == kind);
+        all.map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let (inputs, steps, outputs) = (names("input"), names("step"), names("output"));
+    assert!(inputs.len() > 3 && steps.len() > 3 && outputs.len() > 3, "{inputs:?} {steps:?} {outputs:?}");
+    let mut all: Vec<String> = inputs.iter().flat_map(|i| outputs.iter().map(move |o| format!("{i}/{o}"))).collect();
+    all.extend(steps.iter().map(|step| format!("stdin/{step}/stdout")));
+    all.push("mqtt/filter,map/kafka".to_owned());
+    let folder = tempfile::tempdir().unwrap();
+    for (number, parts) in all.iter().enumerate() {
+        let file = format!("p{number}.yaml");
+        let made = run_in(folder.path(), &["new", parts, "--file", &file]);
+        assert_eq!(made.status.code(), Some(0), "{parts}: {}", text(&made.stderr));
+        let lint = run_in(folder.path(), &["lint", &file]);
+        let said = format!("{}{}", text(&lint.stdout), text(&lint.stderr));
+        assert!(said == "no faults in 1 file\n", "{parts}:\n{said}");
+        let test = run_in(folder.path(), &["test", &file]);
+        assert_eq!(test.status.code(), Some(0), "{parts}: {}{}", text(&test.stdout), text(&test.stderr));
+    }
+    let again = run_in(folder.path(), &["new", "stdin/stdout", "--file", "p0.yaml"]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(text(&again.stderr).contains("is there already"), "{}", text(&again.stderr));
+    let default = run_in(folder.path(), &["new", "mqtt/map/kafka"]);
+    assert_eq!(default.status.code(), Some(0));
+    assert!(folder.path().join("pipelines/mqtt-to-kafka.yaml").exists());
+}
+
+#[test]
+fn pipelines_are_drawn_and_meet_in_their_topics() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    write(
+        "a.yaml",
+        "inputs: { d: { mqtt: { url: mqtt://h, client_id: c, topics: [x/+], password: hunter2, username: u } } }\n\
+        outputs: { t: { kafka: { brokers: b, topic: t } } }\n",
+    );
+    write(
+        "b.yaml",
+        "inputs: { t: { kafka: { brokers: 'b:9092', topics: t, group: g } } }\nsteps: [ { filter: 'payload.x > 1' } ]\n\
+        outputs: { o: { when: 'payload.y == \"a\"', drop: {} } }\n",
+    );
+    let mermaid = text(&run_in(folder.path(), &["graph", "a.yaml", "b.yaml"]).stdout);
+    assert!(mermaid.starts_with("flowchart LR\n  subgraph p0[\"a\"]\n    n0[\"d (mqtt)\"]\n"), "{mermaid}");
+    assert_eq!(mermaid.matches("([\"t\"])").count(), 1, "the two pipelines meet:\n{mermaid}");
+    assert!(mermaid.contains("-->|\"payload.y == #quot;a#quot;\"|"), "{mermaid}");
+    let dot = text(&run_in(folder.path(), &["graph", "--format", "dot", "a.yaml", "b.yaml"]).stdout);
+    assert!(dot.starts_with("digraph streamer {") && dot.ends_with("}\n"), "{dot}");
+    assert!(dot.contains("[label=\"payload.y == \\\"a\\\"\"]"), "{dot}");
+    assert!(!mermaid.contains("hunter2") && !dot.contains("hunter2"));
+}
+
+#[test]
+fn completions_and_manual_know_every_command() {
+    let commands = ["run", "lint", "test", "map", "new", "list", "graph", "schema", "completions", "man"];
+    for shell in ["bash", "zsh", "fish"] {
+        let output = streamer(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0));
+        let said = text(&output.stdout);
+        assert!(commands.iter().all(|command| said.contains(command)), "{shell}");
+    }
+    let page = text(&streamer(&["man", "lint"]).stdout);
+    assert!(page.contains(".TH streamer-lint 1") && page.contains("\\-\\-explain"), "{page}");
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(run_in(folder.path(), &["man", "--folder", "man1"]).status.code(), Some(0));
+    for command in commands {
+        assert!(folder.path().join(format!("man1/streamer-{command}.1")).exists(), "{command}");
+    }
+}
+
+#[test]
 fn the_list_names_what_is_near() {
     let output = streamer(&["list", "no-such-component"]);
     assert_eq!(output.status.code(), Some(2));
@@ -177,4 +264,65 @@ fn the_list_names_what_is_near() {
     let json: serde_json::Value =
         serde_json::from_slice(&streamer(&["list", "--format", "json"]).stdout).expect("JSON");
     assert!(json.is_array());
+}
+
+/// A folder with one pipeline that has several faults with one right correction each.
+fn faulty() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let path = folder.path().join("p.yaml");
+    let text = "# °C stay, and so do  two blanks\r\nname: fixes\ndescripton: x # descripton\n\
+        inputs:\n  in: { generat: { cuont: \"1\", script: '#{ t: nwo() }' } }\n\
+        outputs:\n  table: { kafak: { brokers: 'localhost:9092', topic: t, compresion: \"lz5\" } }\n\
+        dead_letter: { drop: {} }\n\
+        tests: [ { name: n, input: { payload: '1' }, outputs: { tabel: [] } } ]\n";
+    fs::write(&path, text).expect("a file can be written");
+    (folder, path)
+}
+
+fn run_in(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_streamer"))
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .expect("the program starts")
+}
+
+#[test]
+fn corrections_touch_nothing_else_and_are_made_once() {
+    let (folder, path) = faulty();
+    let before = fs::read_to_string(&path).unwrap();
+    let shown = run_in(folder.path(), &["lint", "--fix", "--dry-run", "p.yaml"]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), before, "nothing is written");
+    assert!(text(&shown.stderr).contains("would correct 1 file; nothing was written"), "{}", text(&shown.stderr));
+    assert_eq!(run_in(folder.path(), &["lint", "--diff", "p.yaml"]).stdout, shown.stdout);
+    let fixed = run_in(folder.path(), &["lint", "--fix", "p.yaml"]);
+    assert!(text(&fixed.stdout).starts_with(&text(&shown.stdout)), "the same change is shown");
+    assert_eq!(fixed.status.code(), Some(0), "{}{}", text(&fixed.stdout), text(&fixed.stderr));
+    let after = fs::read_to_string(&path).unwrap();
+    let expected = before
+        .replace("descripton: x", "description: x")
+        .replace("generat:", "generate:")
+        .replace("cuont: \"1\"", "count: 1")
+        .replace("nwo()", "now()")
+        .replace("kafak", "kafka")
+        .replace("compresion: \"lz5\"", "compression: \"lz4\"")
+        .replace("tabel", "table");
+    assert_eq!(after, expected);
+    let again = run_in(folder.path(), &["lint", "--fix", "p.yaml"]);
+    assert!(text(&again.stderr).starts_with("nothing to correct\n"), "{}", text(&again.stderr));
+    assert_eq!(fs::read_to_string(&path).unwrap(), after);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
+}
+
+#[test]
+fn what_has_no_single_correction_is_left_and_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let text_of =
+        "inputs: { in: { generate: { count: 1 } } }\noutputs: { o: { zzz: {} } }\ndead_letter: { drop: {} }\n";
+    fs::write(folder.path().join("p.yaml"), text_of).unwrap();
+    let output = run_in(folder.path(), &["lint", "--fix", "p.yaml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("error[unknown-output]"));
+    assert_eq!(fs::read_to_string(folder.path().join("p.yaml")).unwrap(), text_of);
+    assert_eq!(run_in(folder.path(), &["lint", "--fix", "-"]).status.code(), Some(2));
 }

@@ -34,8 +34,28 @@ fn pages() -> BTreeMap<String, String> {
         writeln!(index, "| [`{code}`]({file}) | {} |", rule.summary()).unwrap();
         pages.insert(file, rule_page(rule));
     }
+    let mut top = streamer::cli::command_line().term_width(96).disable_help_flag(true).disable_version_flag(true);
+    top.build();
+    index.push_str(
+        "\n## Commands\n\n`streamer COMMAND --help` shows the same.\n\n| Command | What it does |\n|---|---|\n",
+    );
+    for command in top.get_subcommands_mut() {
+        let name = command.get_name().to_owned();
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        writeln!(index, "| [`streamer {name}`](commands/{name}.md) | {about} |").unwrap();
+        pages.insert(format!("commands/{name}.md"), command_page(command));
+    }
     pages.insert("README.md".into(), index);
     pages
+}
+
+/// A command's help, without the options that all commands have.
+fn command_page(command: &mut clap::Command) -> String {
+    let own =
+        command.clone().mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg.hide_env_values(true) });
+    let help = own.term_width(96).render_long_help().to_string();
+    let lines = help.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
+    format!("# `streamer {}`\n\n```text\n{}\n```\n", command.get_name(), lines.trim_end())
 }
 
 /// A rule's text, with what lint says of its example.
@@ -152,7 +172,7 @@ fn the_reference_is_fresh() {
 fn no_page_is_left_of_a_component_that_is_gone() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference");
     let pages = pages();
-    for part in Kind::ALL.iter().map(|kind| kind.key()).chain(["rules"]) {
+    for part in Kind::ALL.iter().map(|kind| kind.key()).chain(["rules", "commands"]) {
         for entry in fs::read_dir(folder.join(part)).unwrap() {
             let file = format!("{part}/{}", entry.unwrap().file_name().to_str().unwrap());
             assert!(pages.contains_key(&file), "docs/reference/{file} is about nothing any more; delete it");

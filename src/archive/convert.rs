@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File},
     io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -50,31 +50,42 @@ const RECEIVED_AT: i32 = 5;
 const GROUP_BYTES: usize = 32 << 20;
 const GROUP_ROWS: usize = 128 << 10;
 
-/// Writes the Parquet files of a segment below `folder`. Answers those that are in place.
+/// Writes the Parquet files of a segment and hands each to `place` with the name that it has in the archive. Answers how
+/// many.
 ///
 /// # Errors
-/// One cannot be written; nothing is lost, the segment is still there.
-pub(super) fn convert(folder: &Path, id: &str, content: &mut Content) -> io::Result<Vec<PathBuf>> {
+/// One cannot be written or placed; nothing is lost, the segment is still there.
+pub(super) fn convert(
+    folder: &Path,
+    id: &str,
+    content: &mut Content,
+    place: &dyn Fn(&Path, &str) -> io::Result<()>,
+) -> io::Result<usize> {
     // Stable: messages of the same millisecond stay in the order they came.
     content.rows.sort_by_key(|&(received_at_ms, _)| received_at_ms);
-    let mut files = Vec::new();
+    let mut files = 0;
     for rows in content.rows.chunk_by(|a, b| hour(a.0) == hour(b.0)) {
-        let to = folder.join(hour_folder(rows[0].0));
         let part = folder.join(SEGMENTS).join(format!("{id}.part"));
         let file = write(File::create(&part)?, content, rows).map_err(io::Error::other)?;
         file.sync_all()?;
-        if !to.is_dir() {
-            fs::create_dir_all(&to)?;
-            for made in to.ancestors().skip(1).take(2) {
-                File::open(made)?.sync_all()?;
-            }
-        }
-        let file = to.join(format!("{id}.parquet"));
-        fs::rename(&part, &file)?;
-        File::open(&to)?.sync_all()?;
-        files.push(file);
+        place(&part, &format!("{}/{id}.parquet", hour_folder(rows[0].0)))?;
+        files += 1;
     }
     Ok(files)
+}
+
+/// Renames a file to its place below `folder`.
+pub(super) fn rename(folder: &Path, part: &Path, name: &str) -> io::Result<()> {
+    let to = folder.join(name);
+    let hour = to.parent().unwrap_or(folder);
+    if !hour.is_dir() {
+        fs::create_dir_all(hour)?;
+        for made in hour.ancestors().skip(1).take(2) {
+            File::open(made)?.sync_all()?;
+        }
+    }
+    fs::rename(part, &to)?;
+    File::open(hour)?.sync_all()
 }
 
 /// Hours since 1970.
@@ -83,10 +94,10 @@ fn hour(ms: i64) -> i64 {
 }
 
 /// `date=2026-11-24/hour=09`, in UTC.
-fn hour_folder(ms: i64) -> PathBuf {
+fn hour_folder(ms: i64) -> String {
     // A clock may be wrong, but it does not leave the calendar.
     let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    time.strftime("date=%Y-%m-%d/hour=%H").to_string().into()
+    time.strftime("date=%Y-%m-%d/hour=%H").to_string()
 }
 
 fn write(file: File, content: &Content, rows: &[(i64, usize)]) -> Result<File, ParquetError> {

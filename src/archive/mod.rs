@@ -13,12 +13,14 @@
 mod convert;
 mod file;
 mod read;
+mod remote;
 mod row;
 mod segment;
 mod store;
 
 pub use file::{Chunk, ReadError, Reader};
 pub use read::{Part, Parts, list};
+pub use remote::Remote;
 pub use row::{Headers, Row};
 pub use segment::frames;
 pub use store::{Keep, Settings, Store};
@@ -28,5 +30,7 @@ pub const VERSION: u32 = 1;
 /// Key of the version in a file's metadata.
 pub const VERSION_KEY: &str = "streamer.archive";
 
+/// In the folder of an archive whose files go to an object store: only their pipeline may finish them.
+const REMOTE: &str = ".remote";
 /// Folder of the segments, inside the archive's. Other tools skip names with a dot.
 const SEGMENTS: &str = ".segments";

@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{SEGMENTS, store};
+use super::{REMOTE, SEGMENTS, convert, store};
 
 /// A finished file of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Part {
 pub struct Parts {
     /// Segments that were finished now.
     pub finished: usize,
-    /// Segments of a running pipeline, which are left to it.
+    /// Segments of a running pipeline, or on their way to an object store, which are left to their pipeline.
     pub open: usize,
     pub open_bytes: u64,
 }
@@ -56,10 +56,15 @@ impl Parts {
         }
         walk(path, DEPTH_MAX, &mut |_| {}, &mut |folder| {
             let segments = folder.join(SEGMENTS);
-            match store::lock(folder) {
+            let lock = match folder.join(REMOTE).exists() {
+                true => Err(io::ErrorKind::ResourceBusy.into()),
+                false => store::lock(folder),
+            };
+            match lock {
                 Ok(_lock) => {
                     for segment in store::leftovers(&segments)? {
-                        store::finish(folder, &segment).map_err(io::Error::other)?;
+                        store::finish(folder, &segment, &|part, name| convert::rename(folder, part, name))
+                            .map_err(io::Error::other)?;
                         parts.finished += 1;
                     }
                 }

@@ -12,11 +12,12 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
+use tokio::runtime::Handle;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use super::{
-    SEGMENTS, convert, list,
+    REMOTE, Remote, SEGMENTS, convert, list,
     segment::{self, ENDING, Segment},
 };
 
@@ -31,6 +32,8 @@ pub struct Settings {
     /// A segment so old is finished.
     pub roll_after: Duration,
     pub keep: Keep,
+    /// Where finished files go; without it, they stay in the folder.
+    pub remote: Option<Remote>,
 }
 
 /// Which finished files stay; all of them when nothing is set.
@@ -53,6 +56,8 @@ struct Shared {
     state: Mutex<State>,
     /// The thread has something to do.
     wake: Condvar,
+    /// For the remote store.
+    runtime: Option<Handle>,
     /// Held as long as anybody writes here.
     _lock: File,
 }
@@ -80,12 +85,24 @@ impl Store {
         let segments = settings.folder.join(SEGMENTS);
         fs::create_dir_all(&segments)?;
         let lock = lock(&settings.folder)?;
+        let marker = settings.folder.join(REMOTE);
+        match &settings.remote {
+            Some(_) => drop(File::create(marker)?),
+            None if marker.exists() => fs::remove_file(marker)?,
+            None => {}
+        }
         let sealed = leftovers(&segments)?;
         if !sealed.is_empty() {
             info!(folder = %settings.folder.display(), segments = sealed.len(), "finishing what an earlier run has archived");
         }
         let state = Mutex::new(State { sealed: sealed.into(), ..State::default() });
-        let shared = Arc::new(Shared { settings, state, wake: Condvar::new(), _lock: lock });
+        let shared = Arc::new(Shared {
+            settings,
+            state,
+            wake: Condvar::new(),
+            runtime: Handle::try_current().ok(),
+            _lock: lock,
+        });
         let own = shared.clone();
         let thread = std::thread::Builder::new().name("archive".to_owned()).spawn(move || own.work())?;
         Ok(Self { shared, thread: Some(thread) })
@@ -181,7 +198,7 @@ impl Shared {
                 continue;
             };
             drop(state);
-            match finish(&self.settings.folder, &path) {
+            match finish(&self.settings.folder, &path, &|part, name| self.place(part, name)) {
                 Ok(()) => {
                     self.state.lock().sealed.pop_front();
                     if pause.take().is_some() {
@@ -203,6 +220,14 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Puts a finished file where it belongs.
+    fn place(&self, part: &Path, name: &str) -> io::Result<()> {
+        let Some(remote) = &self.settings.remote else { return convert::rename(&self.settings.folder, part, name) };
+        let runtime = self.runtime.as_ref().ok_or_else(|| io::Error::other("the runtime is gone"))?;
+        remote.put(runtime, part, name)?;
+        fs::remove_file(part)
     }
 
     /// Removes finished files that are not to be kept.
@@ -274,7 +299,7 @@ pub(super) fn leftovers(segments: &Path) -> io::Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// Why it could not be; it is still there.
-pub(super) fn finish(folder: &Path, path: &Path) -> Result<(), String> {
+pub(super) fn finish(folder: &Path, path: &Path, place: &dyn Fn(&Path, &str) -> io::Result<()>) -> Result<(), String> {
     let text = |error: io::Error| error.to_string();
     let id = path.file_stem().unwrap_or_default().to_string_lossy();
     let done = catch_unwind(AssertUnwindSafe(|| {
@@ -286,8 +311,8 @@ pub(super) fn finish(folder: &Path, path: &Path) -> Result<(), String> {
         if content.torn > 0 {
             info!(segment = %path.display(), bytes = content.torn, "the end of a segment was cut off by a crash, before it was confirmed");
         }
-        let files = convert::convert(folder, &id, &mut content).map_err(text)?;
-        debug!(segment = %path.display(), messages = content.rows.len(), files = files.len(), "finished");
+        let files = convert::convert(folder, &id, &mut content, place).map_err(text)?;
+        debug!(segment = %path.display(), messages = content.rows.len(), files, "finished");
         if content.is_damaged {
             let aside = path.with_extension("damaged");
             error!(file = %aside.display(), messages = content.rows.len(), "a segment of the archive is damaged in the middle; what stands before that is archived, the segment is kept");
@@ -310,6 +335,7 @@ mod tests {
             roll_bytes: 1 << 20,
             roll_after: Duration::from_secs(3600),
             keep: Keep::default(),
+            remote: None,
         }
     }
 

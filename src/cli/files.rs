@@ -1,5 +1,6 @@
 //! Pipeline files as named on the command line: files, folders, and patterns the shell did not open.
 use std::{
+    collections::BTreeMap,
     io::Read as _,
     path::{Path, PathBuf},
 };
@@ -56,6 +57,14 @@ impl Named {
     /// # Errors
     /// As `read`; also a page without a pipeline.
     pub fn read_all(&self) -> anyhow::Result<(Registry, Vec<Document>)> {
+        self.read_changed(&BTreeMap::new())
+    }
+
+    /// The same, with other texts for some of the files.
+    ///
+    /// # Errors
+    /// As `read_all`.
+    pub fn read_changed(&self, texts: &BTreeMap<PathBuf, String>) -> anyhow::Result<(Registry, Vec<Document>)> {
         let paths = self.paths()?;
         let registry = self.plugins.registry(&paths)?;
         let environment = Environment::of_process();
@@ -69,9 +78,15 @@ impl Named {
                 let file = SourceFile { path: "<stdin>".to_owned(), text };
                 documents.push(Document::read(file, &environment, &registry));
             } else if path.extension().is_some_and(|ending| ending == "md") {
-                let text = std::fs::read_to_string(path).with_context(cannot)?;
+                let text = match texts.get(path) {
+                    Some(text) => text.clone(),
+                    None => std::fs::read_to_string(path).with_context(cannot)?,
+                };
                 let file = SourceFile { path: path.display().to_string(), text };
                 documents.extend(Document::read_markdown(file, &environment, &registry));
+            } else if let Some(text) = texts.get(path) {
+                let file = SourceFile { path: path.display().to_string(), text: text.clone() };
+                documents.push(Document::read(file, &environment, &registry));
             } else {
                 documents.push(Document::open(path, &environment, &registry).with_context(cannot)?);
             }

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 
 use clap::{Args as _, FromArgMatches as _};
 
-use super::{Command, FAULTS, colour, eprint, files, print};
+use super::{Command, FAULTS, colour, eprint, files, fix, print};
 use crate::{
     diagnostic::{self, Diagnostic, Format, RULES, Severity, nearest, rule},
     lint::lint,
@@ -23,6 +23,12 @@ struct Args {
     /// How faults are shown
     #[arg(long, value_enum, default_value = "full")]
     format: Shown,
+    /// Writes corrections into the files where there is one right way, and shows them; nothing else is touched
+    #[arg(long)]
+    fix: bool,
+    /// Shows what `--fix` would change, and writes nothing
+    #[arg(long, visible_alias = "dry-run")]
+    diff: bool,
     /// Says what a code means, with an example and what to write instead
     #[arg(long, value_name = "CODE", conflicts_with = "files")]
     explain: Option<String>,
@@ -47,8 +53,16 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         print(explain(code)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (registry, documents) = args.named.read_all()?;
-    let found = lint(&documents, &registry);
+    if args.diff {
+        let (left, _) = fix::run(&args.named, false)?;
+        return Ok(if left.iter().any(Diagnostic::is_error) { ExitCode::from(FAULTS) } else { ExitCode::SUCCESS });
+    }
+    let (found, files) = if args.fix {
+        fix::run(&args.named, true)?
+    } else {
+        let (registry, documents) = args.named.read_all()?;
+        (lint(&documents, &registry), documents.len())
+    };
     let format = match args.format {
         Shown::Full => Format::Full,
         Shown::Concise => Format::Concise,
@@ -57,7 +71,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Shown::Github => Format::Github,
     };
     print(&diagnostic::render(&found, format, colour::stdout()))?;
-    eprint(&summary(&found, documents.len()));
+    eprint(&summary(&found, files));
     if let (Shown::Full, Some(first)) = (args.format, found.iter().min_by_key(|found| found.severity)) {
         eprint(&format!("`streamer lint --explain {}` says more; so for every code\n", first.code));
     }

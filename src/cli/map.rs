@@ -13,13 +13,17 @@ use clap::{Args as _, FromArgMatches as _};
 use notify::Watcher as _;
 use serde_json::Value as Json;
 
-use super::{COULD_NOT, Command, FAULTS, colour, eprint, files, print};
+use super::{
+    COULD_NOT, Command, FAULTS,
+    caret::{caret, parts},
+    colour, eprint, files, print,
+};
 use crate::{
     client::kafka::tail,
     config::{Document, Environment},
     diagnostic::{self, Diagnostic, Format, Severity, SourceFile, byte_offset},
     lint::lint,
-    pipeline::{Pipeline, Sample, Trial, Tried, TriedLetter, bytes_text},
+    pipeline::{Pipeline, Sample, Trial, Tried, bytes_text},
 };
 
 pub(super) const COMMAND: Command = Command {
@@ -358,32 +362,9 @@ fn text(sample: &Sample, tried: &Tried, is_script: bool, script: Option<&str>) -
     if tried.dropped > 0 {
         out += "dropped\n";
     }
-    tried.letters.iter().for_each(|letter| out += &caret(letter, script));
+    tried.letters.iter().for_each(|letter| {
+        let given = script.map(|script| (SCRIPT, script));
+        out += &caret(&letter.stage, &letter.code, &letter.reason, letter.place.as_deref(), given);
+    });
     out + "\n"
-}
-
-/// `file:line:column` in its parts.
-fn parts(place: &str) -> Option<(&str, usize, usize)> {
-    let mut parts = place.rsplitn(3, ':');
-    let (column, line) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    Some((parts.next()?, line, column))
-}
-
-/// A dead letter as lint would show a fault: with its line and a caret, when its place is known.
-fn caret(letter: &TriedLetter, script: Option<&str>) -> String {
-    let TriedLetter { stage, code, reason, place } = letter;
-    let plain = || format!("dead letter  {stage}: {code}: {reason}\n");
-    let Some((path, line, column)) = place.as_deref().and_then(parts) else { return plain() };
-    let text = match script.filter(|_| path == SCRIPT) {
-        Some(script) => Some(script.to_owned()),
-        None => std::fs::read_to_string(path).ok(),
-    };
-    let Some(text) = text else { return plain() };
-    let start = byte_offset(&text, line, column);
-    let end = start + text[start..].chars().next().filter(|c| *c != '\n').map_or(0, char::len_utf8);
-    let file = Arc::new(SourceFile { path: path.to_owned(), text });
-    let label = format!("{code} in {stage}");
-    let mut shown = Diagnostic::error("dead-letter", &file, start..end, reason.clone());
-    shown.label = label;
-    diagnostic::render(&[shown], Format::Full, colour::stderr())
 }

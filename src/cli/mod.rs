@@ -2,13 +2,22 @@
 //! is well, 1 faults in the user's files, 2 could not do what was asked.
 //!
 //! A new command is its file and two lines here: `mod x;` and `x::COMMAND,`.
+mod caret;
 mod colour;
+mod completions;
+mod dead_letter;
 mod explain;
 mod files;
+mod fix;
+mod graph;
 mod lint;
 mod list;
 mod logging;
+mod man;
 mod map;
+mod new;
+mod progress;
+mod replay;
 mod run;
 mod schema;
 mod test;
@@ -21,8 +30,21 @@ use std::{
 use clap::{Args as _, FromArgMatches as _};
 
 /// Every command, in the order that `--help` lists them.
-const COMMANDS: &[Command] =
-    &[run::COMMAND, lint::COMMAND, explain::COMMAND, test::COMMAND, map::COMMAND, list::COMMAND, schema::COMMAND];
+const COMMANDS: &[Command] = &[
+    run::COMMAND,
+    lint::COMMAND,
+    explain::COMMAND,
+    test::COMMAND,
+    map::COMMAND,
+    new::COMMAND,
+    replay::COMMAND,
+    dead_letter::COMMAND,
+    list::COMMAND,
+    graph::COMMAND,
+    schema::COMMAND,
+    completions::COMMAND,
+    man::COMMAND,
+];
 
 /// One command of the table.
 struct Command {
@@ -45,17 +67,22 @@ Examples:
   streamer explain my.yaml         every setting and its source, the guarantee
   streamer test pipelines/*.yaml   run the tests that stand in them
   streamer map my.yaml samples     try a pipeline's steps on samples
+  streamer new mqtt/map/kafka      a pipeline to start from
+  streamer replay archive/x --pipeline my.yaml   do the work again from an archive
   streamer list                    what inputs, steps and outputs there are
   streamer list mqtt               every setting of one of them";
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
-    let mut command = define();
+    let mut command = command_line();
     let matches = match command.try_get_matches_from_mut(std::env::args_os()) {
         Ok(matches) => matches,
         Err(error) => {
             // Also `--help` and `--version`, which clap words as errors.
             let _ = error.print();
+            if error.kind() == clap::error::ErrorKind::InvalidSubcommand {
+                eprint(&hint(&std::env::args().skip(1).collect::<Vec<_>>()));
+            }
             return ExitCode::from(if error.use_stderr() { COULD_NOT } else { 0 });
         }
     };
@@ -75,7 +102,8 @@ pub fn main() -> ExitCode {
     })
 }
 
-fn define() -> clap::Command {
+/// The command line, as `--help`, completions and the manual describe it.
+pub fn command_line() -> clap::Command {
     // The options first: they bring a description of their own.
     let command = colour::Colours::augment_args(logging::Options::augment_args(clap::Command::new("streamer")))
         .version(env!("CARGO_PKG_VERSION"))
@@ -88,6 +116,16 @@ fn define() -> clap::Command {
         let own = (entry.arguments)(clap::Command::new(entry.name));
         command.subcommand(own.about(entry.about).long_about(None))
     })
+}
+
+/// What may have been meant by arguments without a command.
+fn hint(arguments: &[String]) -> String {
+    let is_file =
+        |text: &&String| text.ends_with(".yaml") || text.ends_with(".yml") || std::path::Path::new(text).exists();
+    match arguments.iter().find(is_file) {
+        Some(file) => format!("to run it: streamer run {file}\nto check it: streamer lint {file}\n"),
+        None => "`streamer --help` shows all commands\n".to_owned(),
+    }
 }
 
 /// Writes to standard output. A reader that went away (`| head`) is no error.
@@ -110,7 +148,7 @@ mod tests {
 
     #[test]
     fn help_says_what_each_command_does() {
-        for command in define().get_subcommands() {
+        for command in command_line().get_subcommands() {
             let entry = COMMANDS.iter().find(|entry| entry.name == command.get_name()).unwrap();
             // Without the line breaks of a narrow terminal.
             let help = command.clone().render_long_help().to_string().replace('\n', " ");
@@ -120,6 +158,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        define().debug_assert();
+        command_line().debug_assert();
     }
 }

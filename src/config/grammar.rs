@@ -38,6 +38,9 @@ struct Grammar {
     delivery: Option<Delivery>,
     /// Bounds of memory and time.
     limits: Option<Limits>,
+    /// Keep messages on disk while outputs are away, and acknowledge them from there. For inputs whose broker keeps few
+    /// messages itself, which is `mqtt`.
+    spool: Option<Spool>,
     /// Examples that `streamer test` runs: one message in, what must come out.
     #[serde(default)]
     tests: Vec<TestCase>,
@@ -74,6 +77,28 @@ impl Default for Limits {
     }
 }
 
+/// Messages on disk while outputs are away, in `STATE_DIR/spool`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Spool {
+    /// False: what is on disk is delivered, and nothing more is put there. Default: true.
+    pub enabled: bool,
+    /// Most bytes on disk for each input. At the limit nothing more is read or acknowledged until outputs take messages
+    /// again. Default: 10 GiB.
+    #[schemars(range(min = 1_048_576))]
+    pub bytes_max: u64,
+    /// How long outputs may leave a message without confirmation before messages go to disk, in milliseconds, beside the
+    /// time that they gather messages on purpose (`linger_ms`). Default: 500.
+    #[schemars(range(min = 10, max = 3_600_000))]
+    pub after_ms: u64,
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self { enabled: true, bytes_max: 10 << 30, after_ms: 500 }
+    }
+}
+
 /// The JSON Schema of the top level. What stands under `inputs`, `steps`, `outputs`, `dead_letter` and `archive` is
 /// left open: the registry knows it.
 pub fn grammar_schema() -> serde_json::Value {
@@ -88,7 +113,7 @@ mod tests {
     fn every_key_is_documented_and_only_the_ends_are_required() {
         let schema = grammar_schema();
         let keys = schema["properties"].as_object().unwrap();
-        assert_eq!(keys.len(), 10);
+        assert_eq!(keys.len(), 11);
         for (key, field) in keys {
             assert!(field["description"].is_string(), "`{key}` has no doc comment");
         }

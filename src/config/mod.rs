@@ -17,7 +17,7 @@ mod yaml;
 pub use cases::{Expected, ExpectedLetter, TestCase, TestInput};
 pub use document::{Document, Role, Slot, parse_plain};
 pub use environment::{Environment, Origin};
-pub use grammar::{Delivery, Limits, grammar_schema};
+pub use grammar::{Delivery, Limits, Spool, grammar_schema};
 pub use pipeline::{Component, Labelled, OutputEntry, Pipeline, StepEntry, When};
 pub use scalar::{Scalar, Typed};
 pub use yaml::{Entry, Node, NodeValue};

@@ -2,7 +2,7 @@
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use super::{
-    Catalog, Delivery, Document, Limits, Role, Scalar, Slot, TestCase,
+    Catalog, Delivery, Document, Limits, Role, Scalar, Slot, Spool, TestCase,
     yaml::{Entry, Node, NodeValue},
 };
 use crate::{
@@ -25,6 +25,7 @@ pub struct Pipeline {
     /// The guarantee asked for.
     pub delivery: Option<Delivery>,
     pub limits: Limits,
+    pub spool: Option<Spool>,
     /// Examples, and where each stands in the file.
     pub tests: Vec<(TestCase, Range<usize>)>,
     pub file: Arc<SourceFile>,
@@ -101,6 +102,7 @@ impl Document {
             archive: None,
             delivery: value("delivery").and_then(|value| serde_yaml::from_value(value).ok()),
             limits: value("limits").and_then(|value| serde_yaml::from_value(value).ok()).unwrap_or_default(),
+            spool: value("spool").and_then(|value| serde_yaml::from_value(value).ok()),
             tests: self.tests(),
             file: Arc::clone(&self.file),
         };
@@ -236,7 +238,12 @@ impl Component {
             Diagnostic::error(fault.code, &file, span, hide(&fault.title)).with_label(hide(&fault.label));
         diagnostic.help = fault.help.as_deref().map(hide);
         diagnostic.severity = fault.severity;
-        diagnostic
+        // Only where the word stands in the file as it is.
+        let replace = fault.replace.as_ref().filter(|(word, _)| file.text.get(diagnostic.span.clone()) == Some(word));
+        match replace {
+            Some((_, by)) => diagnostic.with_fix(by),
+            None => diagnostic,
+        }
     }
 
     fn locate(&self, fault: &Fault) -> (Arc<SourceFile>, Range<usize>) {

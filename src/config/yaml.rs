@@ -278,6 +278,8 @@ impl<'a> Reader<'a> {
                 range.end = range.start + raw.trim_end().len();
             }
             _ => {
+                // Between brackets the parser's span of a quoted text takes the blanks behind it in.
+                range.end = range.start + raw.trim_end().len();
                 // A tag, an anchor or a quote may stand before the text.
                 let quote = usize::from(style != ScalarStyle::Plain);
                 let content = range.end.saturating_sub(text.len() + quote);
@@ -423,6 +425,7 @@ mod tests {
         }
         check("a: x + 1\n", (1, 4), true);
         check("a: \"x + 1\"\n", (1, 5), true);
+        check("{ a: \"x + 1\" }\n", (1, 7), true);
         check("a: \"x\\n1\"\n", (1, 4), false);
         check("a: 'it''s'\n", (1, 4), false);
         check("a: !!str x\n", (1, 10), true);

@@ -1,10 +1,12 @@
 //! Faults in what the user wrote: as data, at a place. Renderers turn them into text; only `cli` prints them.
+mod fix;
 mod nearest;
 mod render;
 mod rules;
 
 use std::{fmt, ops::Range, sync::Arc};
 
+pub use fix::fixed;
 pub use nearest::nearest;
 pub use render::{Format, render};
 pub use rules::{RULES, Rule, rule};
@@ -97,6 +99,17 @@ impl Diagnostic {
         self
     }
 
+    /// The same when the bytes it points to are `old`, in quotes or not; else nothing is known to mend it.
+    pub fn with_word_fix(self, old: &str, new: &str) -> Self {
+        let quoted = |text: &str| text.len() >= 2 && text.starts_with(['"', '\'']) && text[1..].ends_with(&text[..1]);
+        let inner = match self.file.text.get(self.span.clone()) {
+            Some(text) if text == old => self.span.clone(),
+            Some(text) if quoted(text) && &text[1..text.len() - 1] == old => self.span.start + 1..self.span.end - 1,
+            _ => return self,
+        };
+        Self { fix: vec![Edit { span: inner, text: new.to_owned() }], ..self }
+    }
+
     /// Makes it a warning: shown, but no reason to refuse the file.
     pub fn into_warning(mut self) -> Self {
         self.severity = Severity::Warning;
@@ -163,6 +176,8 @@ pub struct Fault {
     pub at: Option<(usize, usize)>,
     /// Kebab-case name of the fault.
     pub code: &'static str,
+    /// A word at the place, and what to write instead, where that is certain enough to be done without asking.
+    pub replace: Option<(String, String)>,
     /// An error, unless it says otherwise.
     pub severity: Severity,
     pub title: String,
@@ -178,7 +193,7 @@ impl Fault {
             Err(_) => PathSegment::Key(s.to_owned()),
         });
         let (severity, title) = (Severity::Error, title.into());
-        Self { path: path.collect(), at: None, code, severity, title, label: String::new(), help: None }
+        Self { path: path.collect(), at: None, code, severity, title, label: String::new(), help: None, replace: None }
     }
 
     /// The same fault, seen from the section that has `field`.
@@ -196,6 +211,12 @@ impl Fault {
     /// Says what to write.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// Says what word to put in place of another one.
+    pub fn replace(mut self, word: impl Into<String>, by: impl Into<String>) -> Self {
+        self.replace = Some((word.into(), by.into()));
         self
     }
 

@@ -4,22 +4,24 @@ mod generate;
 mod kafka;
 mod lines;
 mod mqtt;
+pub mod parquet;
 mod stdin;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use crate::{
     ack::Ack,
-    client::Contact,
-    message::Batch,
+    client::{Contact, mqtt::topic::Filter},
+    message::{Batch, Captures},
     metrics::{ComponentMetrics, Health},
     spec::Spec,
 };
 
 /// Every input, sorted by name.
-pub static INPUTS: &[&Spec<dyn Input>] = &[&file::SPEC, &generate::SPEC, &kafka::SPEC, &mqtt::SPEC, &stdin::SPEC];
+pub static INPUTS: &[&Spec<dyn Input>] =
+    &[&file::SPEC, &generate::SPEC, &kafka::SPEC, &mqtt::SPEC, &parquet::SPEC, &stdin::SPEC];
 
 /// What an input is given to work with.
 #[derive(Clone, Debug)]
@@ -56,6 +58,21 @@ pub struct Cuts {
     pub linger: Duration,
 }
 
+/// Names for topic levels, by topic filter.
+#[derive(Clone, Debug)]
+pub struct TopicNames {
+    pub captures: Arc<Captures>,
+    pub filters: Vec<Filter>,
+}
+
+impl TopicNames {
+    /// Number of the first filter with names that `topic` matches, as in `Origin::filter`.
+    pub fn filter(&self, topic: &str) -> u16 {
+        let mut filters = self.filters.iter();
+        filters.position(|filter| !filter.captures.is_empty() && filter.matches(topic)).map_or(u16::MAX, |i| i as u16)
+    }
+}
+
 /// One ordered stream of messages.
 ///
 /// Calls come in this order: `connect` until it succeeds, `read` again and again, `close` once. After `Err` from `read`
@@ -71,6 +88,12 @@ pub trait Input: Send {
     /// What happens to messages that are never acknowledged.
     fn replay(&self) -> Replay;
 
+    /// True when its source keeps few messages that are not acknowledged, or none, so that the pipeline may keep them on
+    /// disk and answer their acks early (`spool:`).
+    fn can_spool(&self) -> bool {
+        false
+    }
+
     /// What its settings tell of the outside world.
     fn contact(&self) -> Option<Contact> {
         None
@@ -79,6 +102,11 @@ pub trait Input: Send {
     /// From now on batches are recorded before they are handed out, each as a `Recorded`, so that an output can tell when
     /// one comes again. Called before `connect`, and only when `replay` is `ByOffset`.
     fn record(&mut self, _cuts: Cuts) {}
+
+    /// The names it gives to topic levels, for messages that it has received at another time.
+    fn topic_names(&self) -> Option<TopicNames> {
+        None
+    }
 
     /// Opens connections. May be called again after an error.
     ///

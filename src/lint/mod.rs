@@ -20,6 +20,7 @@ mod same_name;
 mod schema;
 mod shared_subscription;
 mod small_window;
+mod spool;
 mod topic_loop;
 mod unknown_component;
 mod unknown_field;
@@ -155,6 +156,7 @@ fn one<'a>(
         plain_secret::check,
         shared_subscription::check,
         small_window::check,
+        spool::check,
         unknown_label::check,
         unreachable_step::check,
     ] {

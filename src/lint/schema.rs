@@ -174,14 +174,14 @@ impl<'a> Walker<'a> {
                 // Flattened types: their fields stand in the parts of this schema, which are walked on their own.
                 let known = known(schema, self.root);
                 if !known.contains(&key) {
-                    self.found.push(unknown_field::diagnose(place, entry, &known));
+                    self.found.push(unknown_field::diagnose(place, entry, &known, entries));
                 }
                 continue;
             }
             let field = match (properties.get(key), schema.get("additionalProperties")) {
                 (Some(field), _) => field,
                 (None, Some(Json::Bool(false))) => {
-                    self.found.push(unknown_field::diagnose(place, entry, &known(schema, self.root)));
+                    self.found.push(unknown_field::diagnose(place, entry, &known(schema, self.root), entries));
                     continue;
                 }
                 (None, Some(any)) => any,

@@ -20,7 +20,8 @@ pub(super) fn check(file: &File<'_>, slot: &Slot<'_>, found: &mut Vec<Diagnostic
         Kind::Step => "unknown-step",
         Kind::Output => "unknown-output",
     };
-    let label = match nearest(name, names.iter().map(String::as_str)) {
+    let near = nearest(name, names.iter().map(String::as_str));
+    let label = match near {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("unknown {}", kind.word()),
     };
@@ -32,6 +33,10 @@ pub(super) fn check(file: &File<'_>, slot: &Slot<'_>, found: &mut Vec<Diagnostic
     });
     let title = format!("no {} is called `{name}`", kind.word());
     let diagnostic = Diagnostic::error(code, &file.document.file, entry.key_span.clone(), title);
-    found.push(diagnostic.with_label(label).with_help(help));
+    let diagnostic = diagnostic.with_label(label).with_help(help);
+    found.push(match near {
+        Some(near) => diagnostic.with_word_fix(name, near),
+        None => diagnostic,
+    });
     false
 }

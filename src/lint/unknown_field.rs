@@ -7,9 +7,10 @@ use crate::{
     diagnostic::{Diagnostic, nearest},
 };
 
-pub(super) fn diagnose(place: &Place<'_>, entry: &Entry, known: &[&str]) -> Diagnostic {
+pub(super) fn diagnose(place: &Place<'_>, entry: &Entry, known: &[&str], siblings: &[Entry]) -> Diagnostic {
     let key = &entry.key;
-    let label = match nearest(key, known.iter().copied()) {
+    let near = nearest(key, known.iter().copied());
+    let label = match near {
         Some(near) => format!("did you mean `{near}`?"),
         None => "unknown field".to_owned(),
     };
@@ -19,8 +20,12 @@ pub(super) fn diagnose(place: &Place<'_>, entry: &Entry, known: &[&str]) -> Diag
     } else {
         format!("fields of {}: {}", place.short(), fields.join(", "))
     };
-    place
+    let diagnostic = place
         .error("unknown-field", entry.key_span.clone(), format!("{} has no field `{key}`", place.what()))
         .with_label(label)
-        .with_help(help)
+        .with_help(help);
+    match near.filter(|near| !siblings.iter().any(|other| other.key == *near)) {
+        Some(near) => diagnostic.with_word_fix(key, near),
+        None => diagnostic,
+    }
 }

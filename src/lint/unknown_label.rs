@@ -20,7 +20,7 @@ pub(super) fn check(file: &File<'_>, found: &mut Vec<Diagnostic>) {
         let list = known.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
         let diagnostic = diagnostic.with_help(format!("{kind}s: {list}"));
         found.push(match nearest(name, known.iter().copied()) {
-            Some(near) => diagnostic.with_label(format!("did you mean `{near}`?")),
+            Some(near) => diagnostic.with_label(format!("did you mean `{near}`?")).with_word_fix(name, near),
             None => diagnostic.with_label(format!("no such {kind}")),
         });
     };

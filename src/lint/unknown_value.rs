@@ -13,14 +13,18 @@ pub(super) fn diagnose(place: &Place<'_>, node: &Node, values: &[String]) -> Dia
         Some(text) => format!("{} cannot be `{text}`", place.what()),
         None => format!("{} cannot be this", place.what()),
     };
-    let label = match shown.and_then(|text| nearest(text, values.iter().map(String::as_str))) {
+    let near = shown.and_then(|text| nearest(text, values.iter().map(String::as_str)));
+    let label = match near {
         Some(near) => format!("did you mean `{near}`?"),
         None => "not one of its values".to_owned(),
     };
-    let values: Vec<_> = values.iter().map(|value| format!("`{value}`")).collect();
-    place.error("unknown-value", place.value_span(node), title).with_label(label).with_help(format!(
-        "values of {}: {}",
-        place.short(),
-        values.join(", ")
-    ))
+    let list = values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ");
+    let diagnostic = place
+        .error("unknown-value", place.value_span(node), title)
+        .with_label(label)
+        .with_help(format!("values of {}: {list}", place.short()));
+    match (shown, near) {
+        (Some(old), Some(near)) => diagnostic.with_word_fix(old, near),
+        _ => diagnostic,
+    }
 }

@@ -18,10 +18,21 @@ pub(super) fn diagnose(place: &Place<'_>, node: &Node, expected: &[&str]) -> Dia
     match (kind, expected) {
         ("null", _) => diagnostic.with_help("give it a value, or leave the key out"),
         ("string", ["integer" | "number"]) if number => {
-            diagnostic.with_help(format!("write it without quotes: {shown}"))
+            let is_whole = shown.parse::<i64>().is_ok();
+            let diagnostic = diagnostic.with_help(format!("write it without quotes: {shown}"));
+            let quoted = [format!("\"{shown}\""), format!("'{shown}'")];
+            let stands = |text: &str| quoted.iter().any(|quoted| quoted == text);
+            match place.file.text.get(diagnostic.span.clone()) {
+                Some(text) if is_whole && stands(text) => diagnostic.with_fix(shown),
+                _ => diagnostic,
+            }
         }
         ("integer" | "number" | "boolean", ["string"]) if !shown.is_empty() => {
-            diagnostic.with_help(format!("put it in quotes: \"{shown}\""))
+            let diagnostic = diagnostic.with_help(format!("put it in quotes: \"{shown}\""));
+            match place.file.text.get(diagnostic.span.clone()) {
+                Some(text) if text == shown => diagnostic.with_fix(format!("\"{shown}\"")),
+                _ => diagnostic,
+            }
         }
         ("object" | "array", ["array"]) | ("object", ["string"]) => diagnostic,
         (_, ["array"]) if !shown.is_empty() => diagnostic.with_help(format!("a list is written [{shown}]")),

@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 pub use changes::{Changed, Changes, Setting};
 pub use layout::{Document, Documents, Key, Layout, NodeId, Scanned, Slot, SlotKind};
-pub use source::{Captures, Header, Origin, Recorded, Source, SourceBuilder};
+pub use source::{Captures, Header, Origin, Parts, Recorded, Redriven, Source, SourceBuilder};
 
 /// A run of bytes inside an arena: start and length, at most 4 GiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -231,13 +231,9 @@ impl Batch {
     }
 
     /// Ties `guard` to the memory of this batch: it is dropped together with the source's bytes. The pipeline hangs its
-    /// byte budget on this. Only for a batch whose source nobody shares yet, as an input hands it out.
-    pub fn hold(&mut self, guard: Box<dyn Any + Send + Sync>) {
-        let source = Arc::get_mut(&mut self.source);
-        debug_assert!(source.is_some(), "the source of a new batch is not shared");
-        if let Some(source) = source {
-            source.hold(guard);
-        }
+    /// byte budget on this, once a source.
+    pub fn hold(&self, guard: Box<dyn Any + Send + Sync>) {
+        self.source.hold(guard);
     }
 }
 
@@ -494,7 +490,7 @@ mod tests {
     #[test]
     fn a_guard_is_dropped_with_the_last_batch() {
         let guard = Arc::new(());
-        let mut first = batch(&["a"]);
+        let first = batch(&["a"]);
         first.hold(Box::new(guard.clone()));
         let second = first.clone();
         drop(first);

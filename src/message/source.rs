@@ -1,5 +1,10 @@
 //! What an input read: bytes, and where in them each message lies.
-use std::{any::Any, fmt, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use bytes::Bytes;
 
@@ -74,6 +79,17 @@ pub struct Recorded {
     pub inherited: Option<Instant>,
 }
 
+/// The messages are dead letters that are sent through their pipeline again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redriven {
+    /// Only the output of this label gets them: it had refused them, and the others have them.
+    pub output: Option<String>,
+    /// Only this part of each message failed when it was split; its other parts have arrived.
+    pub part: Option<u32>,
+    /// For each message, how it failed before: JSON that only dead letters understand.
+    pub before: Vec<String>,
+}
+
 /// What one read of an input brought: an arena of bytes and one `Origin` a message.
 pub struct Source {
     input: Arc<str>,
@@ -82,14 +98,24 @@ pub struct Source {
     headers: Vec<Header>,
     captures: Option<Arc<Captures>>,
     recorded: Option<Recorded>,
-    guard: Option<Box<dyn Any + Send + Sync>>,
+    redriven: Option<Box<Redriven>>,
+    guard: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Source {
     /// A source over bytes that the input has read already; every span of `origins` and `headers` points into `bytes`.
     /// `input` is the component's name, for example `mqtt`.
     pub fn new(input: impl Into<Arc<str>>, bytes: Bytes, origins: Vec<Origin>, headers: Vec<Header>) -> Self {
-        Self { input: input.into(), bytes, origins, headers, captures: None, recorded: None, guard: None }
+        Self {
+            input: input.into(),
+            bytes,
+            origins,
+            headers,
+            captures: None,
+            recorded: None,
+            redriven: None,
+            guard: OnceLock::new(),
+        }
     }
 
     /// The same, with names for topic levels.
@@ -107,6 +133,17 @@ impl Source {
     /// The range that it is, if it was recorded.
     pub fn recorded(&self) -> Option<&Recorded> {
         self.recorded.as_ref()
+    }
+
+    /// The same, as dead letters that are sent again.
+    pub fn with_redriven(mut self, redriven: Redriven) -> Self {
+        self.redriven = Some(Box::new(redriven));
+        self
+    }
+
+    /// What to do with the messages if they are dead letters that are sent again.
+    pub fn redriven(&self) -> Option<&Redriven> {
+        self.redriven.as_deref()
     }
 
     /// Name of the component that read it.
@@ -155,22 +192,31 @@ impl Source {
 
     /// The topic level that the matching filter calls `name`.
     pub fn capture(&self, origin: &Origin, name: &str) -> Option<&str> {
-        let filter = self.captures.as_ref()?.filters.get(origin.filter as usize)?;
-        let level = filter.iter().find(|(n, _)| n == name)?.1;
+        let level = self.levels(origin).iter().find(|(n, _)| n == name)?.1;
         self.topic(origin).split('/').nth(level)
+    }
+
+    /// The names for topic levels, of all filters.
+    pub fn all_captures(&self) -> Option<&Arc<Captures>> {
+        self.captures.as_ref()
+    }
+
+    /// The topic levels that the matching filter gives names to: name and number, from 0.
+    pub fn levels(&self, origin: &Origin) -> &[(String, usize)] {
+        let filter = self.captures.as_ref().and_then(|captures| captures.filters.get(origin.filter as usize));
+        filter.map_or(&[], Vec::as_slice)
     }
 
     /// Names and values of all captures of a message.
     pub fn captures(&self, origin: &Origin) -> impl Iterator<Item = (&str, &str)> {
-        let filter = self.captures.as_ref().and_then(|c| c.filters.get(origin.filter as usize));
-        filter
-            .into_iter()
-            .flatten()
+        self.levels(origin)
+            .iter()
             .filter_map(|(name, level)| Some((name.as_str(), self.topic(origin).split('/').nth(*level)?)))
     }
 
-    pub(super) fn hold(&mut self, guard: Box<dyn Any + Send + Sync>) {
-        self.guard = Some(guard);
+    pub(super) fn hold(&self, guard: Box<dyn Any + Send + Sync>) {
+        let held = self.guard.set(guard);
+        debug_assert!(held.is_ok(), "a source is held once");
     }
 }
 

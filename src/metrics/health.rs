@@ -40,9 +40,10 @@ impl HealthBoard {
         Health { name: name.into(), board: self.clone(), up }
     }
 
-    /// Forgets every component whose name starts with `prefix`.
+    /// Forgets every component whose name starts with `prefix`, and its notes.
     pub fn remove(&self, prefix: &str) {
         self.entries.lock().retain(|name, _| !name.starts_with(prefix));
+        self.notes.lock().retain(|name, _| !name.starts_with(prefix));
     }
 
     /// Says something of a pipeline that works all the same; `None` takes it back.
@@ -109,6 +110,11 @@ impl Health {
         if self.change(Some(reason.clone())) {
             warn!(component = %self.name, reason, "not working, trying again");
         }
+    }
+
+    /// What to know of the component, though it works; `None` takes it back.
+    pub fn note(&self, note: Option<String>) {
+        self.board.note(&self.name, note);
     }
 
     /// The component has ended and will not come back by itself. Whoever ended it says so.

@@ -70,6 +70,10 @@ pub struct Metrics {
     filtered: Family<PipelineLabels, Counter>,
     dead_lettered: Family<PipelineLabels, Counter>,
     in_flight: Family<PipelineLabels, Gauge>,
+    spool_state: Family<ComponentLabels, Gauge>,
+    spool_bytes: Family<ComponentLabels, Gauge>,
+    spool_messages: Family<ComponentLabels, Gauge>,
+    spool_oldest: Family<ComponentLabels, Gauge<f64, AtomicU64>>,
     age_seconds: Family<PipelineLabels, Histogram, fn() -> Histogram>,
     interpreted: Family<ScriptLabels, Counter>,
     reloads: Family<ReloadLabels, Counter>,
@@ -117,6 +121,10 @@ impl Metrics {
             filtered: Family::default(),
             dead_lettered: Family::default(),
             in_flight: Family::default(),
+            spool_state: Family::default(),
+            spool_bytes: Family::default(),
+            spool_messages: Family::default(),
+            spool_oldest: Family::default(),
             age_seconds: Family::new_with_constructor(seconds),
             interpreted: Family::default(),
             reloads: Family::default(),
@@ -152,6 +160,19 @@ impl Metrics {
             "in_flight_messages",
             "Messages taken from the inputs and not yet acknowledged",
             m.in_flight.clone(),
+        );
+        r.register(
+            "spool_state",
+            "0 while messages go to the outputs directly, 1 while they go to disk, 2 while the outputs take them from there",
+            m.spool_state.clone(),
+        );
+        r.register("spool_bytes", "Bytes that the spool takes on disk", m.spool_bytes.clone());
+        r.register("spool_messages", "Messages on disk that are not delivered", m.spool_messages.clone());
+        r.register_with_unit(
+            "spool_oldest",
+            "How long the oldest file of the spool has been there",
+            Unit::Seconds,
+            m.spool_oldest.clone(),
         );
         r.register_with_unit(
             "age",
@@ -223,6 +244,17 @@ impl Metrics {
         ScriptMetrics { script: counter("script"), message: counter("message") }
     }
 
+    /// The gauges of the spool of one input.
+    pub fn spool(&self, pipeline: &str, label: &str) -> SpoolMetrics {
+        let labels = ComponentLabels { pipeline: pipeline.to_owned(), kind: "input", label: label.to_owned() };
+        SpoolMetrics {
+            state: self.spool_state.get_or_create(&labels).clone(),
+            bytes: self.spool_bytes.get_or_create(&labels).clone(),
+            messages: self.spool_messages.get_or_create(&labels).clone(),
+            oldest: self.spool_oldest.get_or_create(&labels).clone(),
+        }
+    }
+
     /// Everything in the text format of OpenMetrics 1.0.
     pub fn text(&self) -> String {
         let mut out = String::new();
@@ -264,6 +296,47 @@ impl ScriptMetrics {
         if message > 0 {
             self.message.inc_by(message);
         }
+    }
+}
+
+/// What a spool does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpoolState {
+    /// Nothing: messages go to the outputs directly.
+    Direct,
+    /// Messages go to disk.
+    Spooling,
+    /// The outputs take messages from disk.
+    Draining,
+}
+
+impl SpoolState {
+    /// `direct`, `spooling` or `draining`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Spooling => "spooling",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// Gauges of the spool of one input.
+#[derive(Clone, Debug)]
+pub struct SpoolMetrics {
+    state: Gauge,
+    bytes: Gauge,
+    messages: Gauge,
+    oldest: Gauge<f64, AtomicU64>,
+}
+
+impl SpoolMetrics {
+    /// How things are: bytes on disk, messages that are not delivered, and the age of the oldest in seconds.
+    pub fn set(&self, state: SpoolState, bytes: u64, messages: u64, oldest_s: f64) {
+        self.state.set(state as i64);
+        self.bytes.set(bytes as i64);
+        self.messages.set(messages as i64);
+        self.oldest.set(oldest_s);
     }
 }
 

@@ -1,10 +1,13 @@
 //! Writes messages to a file, one a line.
 //!
 //! Guarantee: at least once. A message is confirmed once it is on the disk (`sync: true`, the default). A write that
-//! fails half way is taken back, and a line that a crash has left unfinished never runs into the next one.
+//! fails half way is taken back, and a line that a crash has left unfinished never runs into the next one. Several
+//! processes may append to one file: each write happens under the file's lock.
 use std::{
-    io::{self, SeekFrom},
+    fs::File as Handle,
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,10 +15,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::{
-    fs::{File as Handle, OpenOptions},
-    io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt},
-};
+use tokio::fs::OpenOptions;
 
 use super::{Delivery, Output, OutputContext, OutputError, Parcel, WriteError, WriteLimits, lines::frame};
 use crate::{
@@ -59,9 +59,7 @@ struct File {
     sync: bool,
     /// True when the file is to be emptied as soon as it is opened, which happens once.
     empty_first: bool,
-    open: Option<Handle>,
-    /// Bytes of the file that are whole lines.
-    length: u64,
+    open: Option<Arc<Handle>>,
 }
 
 fn build(section: &Section) -> Result<Box<dyn Output>, Vec<Fault>> {
@@ -70,7 +68,7 @@ fn build(section: &Section) -> Result<Box<dyn Output>, Vec<Fault>> {
         return Err(vec![Fault::new("no-path", "path", "`file` without a path").label("empty")]);
     }
     let path = section.folder.join(config.path);
-    Ok(Box::new(File { path, sync: config.sync, empty_first: !config.append, open: None, length: 0 }))
+    Ok(Box::new(File { path, sync: config.sync, empty_first: !config.append, open: None }))
 }
 
 #[async_trait]
@@ -80,15 +78,17 @@ impl Output for File {
     }
 
     async fn connect(&mut self, _: &OutputContext) -> Result<(), OutputError> {
-        self.open().await.map_err(|error| OutputError(format!("cannot open `{}`: {error}", self.path.display())))
+        self.open()
+            .await
+            .map(drop)
+            .map_err(|error| OutputError(format!("cannot open `{}`: {error}", self.path.display())))
     }
 
     async fn write(&mut self, parcel: &Parcel) -> Delivery {
         let (lines, result) = frame(parcel);
-        let answer = match self.append(&lines).await {
+        let answer = match self.append(lines).await {
             Ok(()) => result,
             Err(error) => {
-                // Opened anew before the next write, which takes back what part of the lines was written.
                 self.open = None;
                 Err(WriteError::retry(format!("cannot write to `{}`: {error}", self.path.display())))
             }
@@ -102,53 +102,61 @@ impl Output for File {
 }
 
 impl File {
-    async fn open(&mut self) -> io::Result<()> {
-        if self.open.is_some() {
-            return Ok(());
+    async fn open(&mut self) -> io::Result<Arc<Handle>> {
+        if let Some(open) = &self.open {
+            return Ok(open.clone());
         }
         if let Some(folder) = self.path.parent() {
             tokio::fs::create_dir_all(folder).await?;
         }
         let mut options = OpenOptions::new();
-        let mut handle = options.read(true).write(true).create(true).truncate(false).open(&self.path).await?;
-        let is_file = handle.metadata().await?.is_file();
-        if self.empty_first && is_file {
-            handle.set_len(0).await?;
-        } else if self.length > 0 && is_file {
-            // We were here before: a write failed half way.
-            let there = handle.metadata().await?.len();
-            handle.set_len(self.length.min(there)).await?;
+        let file = options.read(true).write(true).create(true).truncate(false).open(&self.path).await?;
+        if self.empty_first && file.metadata().await?.is_file() {
+            file.set_len(0).await?;
         }
         self.empty_first = false;
-        if is_file {
-            self.length = handle.seek(SeekFrom::End(0)).await?;
-            if self.length > 0 {
-                let mut last = [0];
-                handle.seek(SeekFrom::End(-1)).await?;
-                handle.read_exact(&mut last).await?;
-                handle.seek(SeekFrom::End(0)).await?;
-                if last != *b"\n" {
-                    handle.write_all(b"\n").await?;
-                    handle.flush().await?;
-                    self.length += 1;
-                }
-            }
-        }
-        self.open = Some(handle);
-        Ok(())
+        let handle = Arc::new(file.into_std().await);
+        self.open = Some(handle.clone());
+        Ok(handle)
     }
 
-    async fn append(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.open().await?;
-        let handle = self.open.as_mut().expect("opened just now");
-        handle.write_all(lines).await?;
-        handle.flush().await?;
-        if self.sync {
-            handle.sync_data().await?;
-        }
-        self.length += lines.len() as u64;
-        Ok(())
+    async fn append(&mut self, lines: Vec<u8>) -> io::Result<()> {
+        let (file, sync) = (self.open().await?, self.sync);
+        let appended = tokio::task::spawn_blocking(move || {
+            if !file.metadata()?.is_file() {
+                return (&*file).write_all(&lines);
+            }
+            // Another process may write to the same file, such as one that sends dead letters again. Some network file
+            // systems know no locks; there a file has one writer.
+            match file.lock() {
+                Err(error) if error.kind() != io::ErrorKind::Unsupported => return Err(error),
+                _ => {}
+            }
+            let result = append(&file, &mut |mut file| {
+                file.write_all(&lines)?;
+                if sync { file.sync_data() } else { Ok(()) }
+            });
+            let _ = file.unlock();
+            result
+        });
+        appended.await.expect("writing a file does not panic")
     }
+}
+
+/// Has `write` write at the end of the file, behind a line end. What a write that fails half way has left is taken back.
+fn append(mut file: &Handle, write: &mut dyn FnMut(&Handle) -> io::Result<()>) -> io::Result<()> {
+    let end = file.seek(SeekFrom::End(0))?;
+    if end > 0 {
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+        }
+    }
+    write(file).inspect_err(|_| {
+        let _ = file.set_len(end);
+    })
 }
 
 #[cfg(test)]
@@ -184,16 +192,34 @@ mod tests {
         assert_eq!(write(folder.path(), "{ path: out/x.jsonl }", &["a"]).await, "whole\nhal\na\n");
     }
 
-    #[tokio::test]
-    async fn what_a_failed_write_left_is_taken_back() {
+    #[test]
+    fn what_a_failed_write_left_is_taken_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
-        let mut file = File { path: path.clone(), sync: true, empty_first: false, open: None, length: 0 };
-        file.append(b"a\n").await.unwrap();
-        std::fs::write(&path, "a\nhalf a li").unwrap();
-        file.open = None;
-        file.append(b"b\n").await.unwrap();
+        std::fs::write(&path, "a\n").unwrap();
+        let file = Handle::options().read(true).write(true).open(&path).unwrap();
+        let failed = append(&file, &mut |mut file| {
+            file.write_all(b"half a li")?;
+            Err(io::Error::other("no space"))
+        });
+        assert!(failed.is_err());
+        append(&file, &mut |mut file| file.write_all(b"b\n")).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "a\nb\n");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn two_writers_do_not_overwrite_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || File { path: folder.path().join("x"), sync: false, empty_first: false, open: None };
+        let (mut one, mut two) = (open(), open());
+        let line = |c: char| format!("{}\n", c.to_string().repeat(5000)).into_bytes();
+        for _ in 0..20 {
+            let (a, b) = tokio::join!(one.append(line('a')), two.append(line('b')));
+            a.and(b).unwrap();
+        }
+        let text = std::fs::read_to_string(folder.path().join("x")).unwrap();
+        let whole = |c: char| text.lines().filter(|l| l.len() == 5000 && l.chars().all(|x| x == c)).count();
+        assert_eq!((whole('a'), whole('b')), (20, 20));
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 //! Guarantee: at least once. A message is confirmed once it is synced in a segment; segments become Parquet on a thread of
 //! their own. A crash loses nothing that was confirmed and leaves no broken file. What waits while one write is synced
 //! goes out with the next, so a slow disk makes writes larger and not more of them.
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -13,7 +13,8 @@ use tokio::task::spawn_blocking;
 
 use super::{Delivery, Output, OutputContext, OutputError, Parcel, WriteError, WriteLimits};
 use crate::{
-    archive::{Keep, Settings, Store, frames},
+    archive::{Keep, Remote, Settings, Store, frames},
+    client::Secret,
     diagnostic::Fault,
     spec::{Section, Spec, decode, schema_of},
 };
@@ -38,6 +39,14 @@ struct Config {
     /// The folder. A relative path starts at the folder of the pipeline file; folders that are missing are made. No two
     /// pipelines may write to one folder.
     path: PathBuf,
+    /// An object store that finished files go to, instead of staying in the folder: `s3://bucket/folder`. Any store that
+    /// speaks S3 will do. What is not there yet waits in the folder, also while the store is down.
+    #[serde(default)]
+    url: Option<String>,
+    /// Settings of the object store, for example `aws_endpoint`, `aws_region`, `aws_access_key_id`, `aws_secret_access_key`,
+    /// `aws_allow_http`. What is not given is taken from the variables of that name (`AWS_ENDPOINT`).
+    #[serde(default)]
+    options: BTreeMap<String, Secret>,
     /// A segment of so many bytes becomes Parquet, files therefore hold about as many bytes of messages.
     #[serde(default = "roll_bytes")]
     #[schemars(range(min = 1_048_576, max = 1_073_741_824))]
@@ -74,6 +83,24 @@ fn build(section: &Section) -> Result<Box<dyn Output>, Vec<Fault>> {
     if config.path.as_os_str().is_empty() {
         return Err(vec![Fault::new("no-path", "path", "`parquet` without a path").label("empty")]);
     }
+    let mut faults = Vec::new();
+    let remote = config.url.and_then(|url| {
+        let options = config.options.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
+        let fault = |reason: String| faults.push(Fault::new("invalid-url", "url", reason));
+        Remote::of(&url, &options).map_err(fault).ok()
+    });
+    for (field, is_set) in [("keep_days", config.keep_days.is_some()), ("keep_bytes", config.keep_bytes.is_some())] {
+        if is_set && remote.is_some() {
+            faults.push(
+                Fault::new("conflicting-fields", field, format!("`{field}` does not go together with `url`"))
+                    .label("files in an object store are not removed from here")
+                    .help("give the bucket a rule for the life of its objects instead"),
+            );
+        }
+    }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
     let age = config.keep_days.map(|days| Duration::from_secs(days.saturating_mul(86_400)));
     let settings = Settings {
         folder: section.folder.join(config.path),
@@ -81,6 +108,7 @@ fn build(section: &Section) -> Result<Box<dyn Output>, Vec<Fault>> {
         roll_bytes: config.roll_bytes,
         roll_after: Duration::from_secs(config.roll_s),
         keep: Keep { age, bytes: config.keep_bytes },
+        remote,
     };
     Ok(Box::new(Parquet { settings, store: None }))
 }

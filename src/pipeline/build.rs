@@ -1,12 +1,15 @@
 //! From a checked file to parts that can run. No network yet.
 use std::time::Duration;
 
-use super::run::{InputPart, Limits, OutputPart, Pipeline, StepPart};
+use super::{
+    Spool,
+    run::{InputPart, Limits, OutputPart, Pipeline, StepPart},
+};
 use crate::{
     config::{self, Component, Delivery},
     diagnostic::Diagnostic,
-    input::Replay,
-    output::Once,
+    input::{Input, Replay, TopicNames},
+    output::{Once, Output},
     registry::Registry,
     script::Condition,
     spec::Spec,
@@ -67,8 +70,50 @@ impl Pipeline {
             shutdown_timeout: Duration::from_millis(config.limits.shutdown_timeout_ms),
         };
         let once = once(config.delivery, &inputs, &outputs);
-        let pipeline = Self { name: config.name.clone(), inputs, outputs, dead_letter, archive, limits, once };
+        let spool = config.spool.as_ref().map(|spool| Spool {
+            enabled: spool.enabled,
+            bytes_max: spool.bytes_max,
+            after: Duration::from_millis(spool.after_ms),
+        });
+        let pipeline = Self { name: config.name.clone(), inputs, outputs, dead_letter, archive, limits, once, spool };
         if faults.is_empty() { Ok(pipeline) } else { Err(faults) }
+    }
+
+    /// The same, with nothing between its input and `output`.
+    pub fn straight_to(mut self, label: &str, output: Box<dyn Output>) -> Self {
+        self.inputs.iter_mut().for_each(|part| part.steps.clear());
+        self.outputs = vec![OutputPart { label: label.to_owned(), output, when: Vec::new() }];
+        self
+    }
+}
+
+impl Pipeline {
+    /// The same pipeline, fed by `input` in place of its own inputs, and without an archive: what comes was archived before.
+    /// The steps are those of the lane `label`, of the first one when there is none. `delivery` is what its file asks for.
+    ///
+    /// # Errors
+    /// There is no such input.
+    pub fn fed_by(
+        mut self,
+        label: Option<&str>,
+        delivery: Option<Delivery>,
+        input: impl FnOnce(Option<TopicNames>) -> Box<dyn Input>,
+    ) -> Result<Self, String> {
+        let lane = match label {
+            None => 0,
+            Some(label) => self.inputs.iter().position(|part| part.label == label).ok_or_else(|| {
+                let labels: Vec<_> = self.inputs.iter().map(|part| format!("`{}`", part.label)).collect();
+                format!("pipeline `{}` has no input `{label}`; it has {}", self.name, labels.join(", "))
+            })?,
+        };
+        let InputPart { label, input: own, steps } = self.inputs.swap_remove(lane);
+        self.inputs = vec![InputPart { label, input: input(own.topic_names()), steps }];
+        for output in &mut self.outputs {
+            output.when = std::mem::take(&mut output.when).into_iter().skip(lane).take(1).collect();
+        }
+        self.archive = None;
+        self.once = once(delivery, &self.inputs, &self.outputs);
+        Ok(self)
     }
 }
 

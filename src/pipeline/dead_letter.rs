@@ -1,13 +1,10 @@
 //! Dead letters: messages that can never be delivered, kept with their original bytes and the reason.
 //!
-//! A dead letter is a message like any other: its payload is the JSON envelope below, its key is the original's, and the
-//! same facts stand in its headers for filters. It goes through a `Writer` of its own, so it is retried like any other
-//! write, and the acks of the batch it came from wait for it.
+//! A dead letter is a message like any other (`dead_letter::envelopes`). It goes through a `Writer` of its own, so it is
+//! retried like any other write, and the acks of the batch it came from wait for it.
 //!
-//! Envelope, version 1: `version pipeline stage code reason place? part? attempts time source{input topic? key? partition?
-//! offset? timestamp_ms? received_at_ms} payload | payload_base64`. When the dead-letter output refuses even the
-//! envelope because of its size, the payload goes to a file first, and the envelope carries `payload_bytes
-//! payload_sha256 payload_file` instead.
+//! When the dead-letter output refuses even the envelope because of its size, the payload goes to a file first, and the
+//! envelope carries `payload_bytes payload_sha256 payload_file` instead; key and headers follow when they are large, too.
 use std::{
     io::Write as _,
     path::{Path, PathBuf},
@@ -15,8 +12,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::mpsc, time::sleep};
 
@@ -28,26 +23,11 @@ use super::{
 };
 use crate::{
     ack::Ack,
-    message::{ArenaFull, Batch, Origin, Source, SourceBuilder},
+    dead_letter::{Envelope, Letter, Part, envelopes, write_letter},
+    message::{Batch, SourceBuilder},
     metrics::Health,
     output::Rejection,
 };
-
-/// Why one message is a dead letter.
-pub struct Letter<'a> {
-    pub source: &'a Source,
-    pub origin: &'a Origin,
-    /// Which part of the message, when a step has split it; from 0.
-    pub part: Option<u32>,
-    /// `steps[0]`, `outputs.table`.
-    pub stage: &'a str,
-    pub code: &'a str,
-    pub reason: &'a str,
-    /// `file:line:column` of the script.
-    pub place: Option<&'a str>,
-    /// Writes tried, 0 when it never came to one.
-    pub attempts: u32,
-}
 
 /// The way of dead letters out of one pipeline. Cloning shares it.
 #[derive(Clone)]
@@ -98,7 +78,7 @@ impl Refused for ToDeadLetters {
             let message = write.parcel.get(rejection.index as usize);
             letters.push(Letter {
                 source: message.source(),
-                origin: message.origin(),
+                origin: message.origin_index(),
                 part: message.part(),
                 stage: &self.stage,
                 code: &rejection.code,
@@ -126,18 +106,26 @@ impl Refused for ToFiles {
         for rejection in rejected {
             let message = write.parcel.get(rejection.index as usize);
             let refused = || PipelineError::DeadLetterRefused { reason: rejection.reason.clone() };
-            let mut envelope: Map<String, Value> = serde_json::from_slice(message.payload()).map_err(|_| refused())?;
-            let payload = take_payload(&mut envelope).ok_or_else(refused)?;
-            let digest = hex(&Sha256::digest(&payload));
-            let file = self.folder.join(format!("{digest}.payload"));
-            self.save(file.clone(), payload.into()).await;
-            envelope.insert("payload_file".into(), json!(file));
-            let text = serde_json::to_vec(&envelope).expect("a map of strings is JSON");
-            batch
-                .push(&text, |origin, parts| {
-                    origin.key = message.key().map(|k| parts.bytes(k)).transpose()?;
-                    message.headers().try_for_each(|(name, value)| parts.header(origin, name, value))
-                })
+            let mut envelope = Envelope::read(message.payload()).map_err(|_| refused())?;
+            // The payload first; key and headers when it is refused once more.
+            let (part, bytes) = envelope.take_largest().ok_or_else(refused)?;
+            let digest = hex(&Sha256::digest(&bytes));
+            let file = match part {
+                Part::Payload => self.folder.join(format!("{digest}.payload")),
+                Part::KeyAndHeaders => self.folder.join(format!("{digest}.json")),
+            };
+            let size = bytes.len() as u64;
+            self.save(file.clone(), bytes.into()).await;
+            let file = Some(file.display().to_string());
+            match part {
+                Part::Payload => {
+                    (envelope.payload_bytes, envelope.payload_sha256) = (Some(size), Some(digest));
+                    envelope.payload_file = file;
+                }
+                Part::KeyAndHeaders => envelope.source.file = file,
+            }
+            let key = message.key().filter(|_| part == Part::Payload);
+            write_letter(&mut batch, &envelope, key, message.origin().received_at_ms)
                 .map_err(|_| PipelineError::TooLarge)?;
         }
         let acks = write.acks.iter().map(Ack::split).collect();
@@ -172,89 +160,16 @@ fn write_synced(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     out.write_all(bytes)?;
     out.sync_all()?;
     std::fs::rename(&part, file)?;
-    std::fs::File::open(folder)?.sync_all()
-}
-
-/// Takes the payload out of an envelope and describes it instead.
-fn take_payload(envelope: &mut Map<String, Value>) -> Option<Vec<u8>> {
-    let payload = match (envelope.remove("payload"), envelope.remove("payload_base64")) {
-        (Some(Value::String(text)), _) => text.into_bytes(),
-        (_, Some(Value::String(text))) => BASE64.decode(text).ok()?,
-        _ => return None,
-    };
-    envelope.insert("payload_bytes".into(), json!(payload.len()));
-    envelope.insert("payload_sha256".into(), json!(hex(&Sha256::digest(&payload))));
-    Some(payload)
-}
-
-fn envelopes(pipeline: &str, letters: &[Letter<'_>]) -> Result<Batch, ArenaFull> {
-    let time = jiff::Timestamp::now();
-    let mut batch = SourceBuilder::new("dead_letter");
-    for letter in letters {
-        let (source, origin) = (letter.source, letter.origin);
-        let key = source.key(origin);
-        let topic = Some(source.topic(origin)).filter(|t| !t.is_empty());
-        let mut from = json!({ "input": source.input(), "received_at_ms": origin.received_at_ms });
-        let mut add = |name: &str, value: Option<Value>| {
-            if let Some(value) = value {
-                from[name] = value;
-            }
-        };
-        add("topic", topic.map(Value::from));
-        add("key", key.map(|k| String::from_utf8_lossy(k).into()));
-        add("partition", (origin.partition >= 0).then(|| origin.partition.into()));
-        add("offset", (origin.offset >= 0).then(|| origin.offset.into()));
-        add("timestamp_ms", origin.timestamp_ms.map(Value::from));
-        let mut envelope = json!({
-            "version": 1,
-            "pipeline": pipeline,
-            "stage": letter.stage,
-            "code": letter.code,
-            "reason": letter.reason,
-            "attempts": letter.attempts,
-            "time": time.to_string(),
-            "source": from,
-        });
-        if let Some(place) = letter.place {
-            envelope["place"] = json!(place);
-        }
-        if let Some(part) = letter.part {
-            envelope["part"] = json!(part);
-        }
-        let payload = source.original(origin);
-        match simdutf8::basic::from_utf8(payload) {
-            Ok(text) => envelope["payload"] = json!(text),
-            Err(_) => envelope["payload_base64"] = json!(BASE64.encode(payload)),
-        }
-        let text = serde_json::to_vec(&envelope).expect("a map of strings is JSON");
-        batch.push(&text, |o, parts| {
-            o.key = key.map(|k| parts.bytes(k)).transpose()?;
-            o.received_at_ms = time.as_millisecond();
-            let number = |n: i64| (n >= 0).then(|| n.to_string());
-            let headers = [
-                ("streamer_pipeline", Some(pipeline.to_owned())),
-                ("streamer_stage", Some(letter.stage.to_owned())),
-                ("streamer_code", Some(letter.code.to_owned())),
-                ("streamer_reason", Some(letter.reason.chars().take(500).collect())),
-                ("streamer_place", letter.place.map(str::to_owned)),
-                ("streamer_part", letter.part.map(|part| part.to_string())),
-                ("streamer_input", Some(source.input().to_owned())),
-                ("streamer_topic", topic.map(str::to_owned)),
-                ("streamer_partition", number(origin.partition.into())),
-                ("streamer_offset", number(origin.offset)),
-            ];
-            headers
-                .iter()
-                .filter_map(|(name, value)| Some((name, value.as_ref()?)))
-                .try_for_each(|(name, value)| parts.header(o, name, value.as_bytes()))
-        })?;
-    }
-    Ok(Batch::new(batch.finish()))
+    // The folder may be new itself.
+    [folder, folder.parent().unwrap_or(folder)]
+        .into_iter()
+        .filter(|f| f.is_dir())
+        .try_for_each(|folder| std::fs::File::open(folder)?.sync_all())
 }
 
 /// Where a message came from, for people.
 fn position(letter: &Letter<'_>) -> String {
-    let (source, origin) = (letter.source, letter.origin);
+    let (source, origin) = (letter.source, letter.origin());
     match (source.topic(origin), origin.partition, origin.offset) {
         ("", _, -1) => format!("a message of input `{}`", source.input()),
         ("", _, offset) => format!("message {offset} of input `{}`", source.input()),
@@ -271,74 +186,13 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn source(payload: &[u8]) -> Source {
-        let mut source = SourceBuilder::new("kafka");
-        source
-            .push(payload, |o, parts| {
-                o.topic = parts.text("telemetry")?;
-                o.key = Some(parts.bytes(b"phone-1")?);
-                (o.partition, o.offset) = (3, 42);
-                Ok(())
-            })
-            .unwrap();
-        source.finish()
-    }
-
-    fn letter(source: &Source) -> Letter<'_> {
-        let origin = &source.origins()[0];
-        Letter {
-            source,
-            origin,
-            part: None,
-            stage: "outputs.table",
-            code: "column-range",
-            reason: "too big",
-            place: None,
-            attempts: 2,
-        }
-    }
-
-    fn envelope(batch: &Batch) -> Map<String, Value> {
-        serde_json::from_slice(batch.get(0).payload()).unwrap()
-    }
-
     #[test]
-    fn an_envelope_holds_the_original_bytes_the_reason_and_the_position() {
-        let source = source(b"{\"battery\": 300}");
-        let batch = envelopes("p", &[letter(&source)]).unwrap();
-        let e = envelope(&batch);
-        assert_eq!(e["payload"], "{\"battery\": 300}");
-        assert_eq!(
-            (&e["code"], &e["stage"], &e["attempts"]),
-            (&json!("column-range"), &json!("outputs.table"), &json!(2))
-        );
-        assert_eq!(e["source"]["topic"], "telemetry");
-        assert_eq!((&e["source"]["partition"], &e["source"]["offset"]), (&json!(3), &json!(42)));
-        let message = batch.get(0);
-        assert_eq!(message.key(), Some(&b"phone-1"[..]));
-        assert!(message.headers().any(|h| h == ("streamer_offset", &b"42"[..])));
-    }
-
-    #[test]
-    fn bytes_that_are_not_text_are_kept_as_base64() {
-        let source = source(b"\xff\x00");
-        let mut e = envelope(&envelopes("p", &[letter(&source)]).unwrap());
-        assert_eq!(e["payload_base64"], "/wA=");
-        assert_eq!(take_payload(&mut e).unwrap(), b"\xff\x00");
-        assert_eq!(e["payload_bytes"], 2);
-    }
-
-    #[test]
-    fn a_payload_is_saved_whole_and_its_envelope_shrinks() {
+    fn a_payload_is_saved_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let text = "x".repeat(100_000);
-        let source = source(text.as_bytes());
-        let mut e = envelope(&envelopes("p", &[letter(&source)]).unwrap());
-        let payload = take_payload(&mut e).unwrap();
         let file = folder.path().join("a/b.payload");
-        write_synced(&file, &payload).unwrap();
-        assert_eq!(std::fs::read_to_string(file).unwrap(), text);
-        assert!(serde_json::to_string(&e).unwrap().len() < 1000);
-        assert!(take_payload(&mut e).is_none(), "an envelope shrinks once");
+        let bytes = vec![0xff; 100_000];
+        write_synced(&file, &bytes).unwrap();
+        assert!(std::fs::read(&file).unwrap() == bytes);
+        assert_eq!(std::fs::read_dir(file.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
     }
 }

@@ -16,6 +16,7 @@ mod budget;
 mod build;
 mod dead_letter;
 mod run;
+mod spool;
 mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ mod writer;
 
 pub use budget::Memory;
 pub use run::{Environment, InputPart, Limits, OutputPart, Pipeline, StepPart};
+pub use spool::Settings as Spool;
 pub use supervisor::Supervisor;
 pub use trial::{Sample, Trial, Tried, TriedLetter, TriedMessage, bytes_text, check_case};
 

@@ -10,12 +10,14 @@ use super::{
     backoff::Backoff,
     batcher::Job,
     budget::{Budget, Memory},
-    dead_letter::{DeadLetters, Letter, ToDeadLetters, ToFiles},
+    dead_letter::{DeadLetters, ToDeadLetters, ToFiles},
+    spool,
     work::{Failed, Route, Share, Work, Worked},
     writer::{JOBS_WAITING_MAX, Writer},
 };
 use crate::{
     ack::Ack,
+    dead_letter::Letter,
     input::{Cuts, Input, InputContext, Replay},
     message::Batch,
     metrics::{ComponentMetrics, Health, HealthBoard, Metrics, PipelineMetrics},
@@ -35,6 +37,8 @@ pub struct Pipeline {
     pub limits: Limits,
     /// Whether its parts leave every message once, also after a crash.
     pub once: Once,
+    /// Whether messages go to disk while outputs confirm nothing.
+    pub spool: Option<spool::Settings>,
 }
 
 /// An input and the steps of its lane.
@@ -82,7 +86,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    fn component(&self, pipeline: &str, kind: &'static str, label: &str) -> (ComponentMetrics, Health) {
+    pub(super) fn component(&self, pipeline: &str, kind: &'static str, label: &str) -> (ComponentMetrics, Health) {
         let metrics = self.metrics.component(pipeline, kind, label);
         let health = self.health.add(format!("{pipeline}/{kind}/{label}"), metrics.up.clone());
         (metrics, health)
@@ -128,7 +132,7 @@ impl Pipeline {
         metrics: &PipelineMetrics,
         stop: CancellationToken,
     ) -> Result<(), PipelineError> {
-        let Self { name, mut inputs, outputs, dead_letter, archive, limits, once } = self;
+        let Self { name, mut inputs, outputs, dead_letter, archive, limits, once, spool } = self;
         let budget = Budget::new(limits.in_flight_bytes_max, &environment.memory, metrics.clone());
         if once != Once::No
             && let Some(OutputPart { output, .. }) = outputs.first()
@@ -157,6 +161,8 @@ impl Pipeline {
         });
         let letters = DeadLetters::new(name.clone(), dead_letter_jobs);
 
+        let all = outputs.iter().map(|part| &part.output).chain(&archive);
+        let linger = all.map(|output| output.limits().linger).max().unwrap_or_default();
         let mut writers = JoinSet::new();
         let archive = archive.map(|output| {
             let (component, health) = environment.component(&name, "archive", "archive");
@@ -190,6 +196,7 @@ impl Pipeline {
         for (InputPart { label, input, steps }, routes) in inputs.into_iter().zip(routes) {
             let (component, health) = environment.component(&name, "input", &label);
             let context = InputContext { pipeline: name.to_string(), label, metrics: component, health };
+            let input = spool::around(input, spool, linger, &context, environment);
             let (letters, budget, metrics, archive) =
                 (letters.clone(), budget.clone(), metrics.clone(), archive.clone());
             let script = |part: StepPart| (environment.metrics.script(&name, &part.label), part);
@@ -346,7 +353,7 @@ impl Lane {
         if !failed.is_empty() {
             let letters = failed.iter().map(|Failed { stage, failure }| Letter {
                 source: &source,
-                origin: &source.origins()[failure.origin as usize],
+                origin: failure.origin,
                 part: failure.part,
                 stage,
                 code: &failure.code,

@@ -43,6 +43,8 @@ pub enum Found {
 pub struct Promise {
     /// For an input: what becomes of messages that are not acknowledged.
     pub replay: Option<Replay>,
+    /// For an input: a spool is of use to it.
+    pub can_spool: bool,
     /// For an output: it recognises what comes again.
     pub recognises: bool,
     /// For a step: what the writer of its scripts should know.
@@ -223,6 +225,7 @@ impl Found {
                 let build = (spec.build)(section);
                 build.map(|input| Promise {
                     replay: Some(input.replay()),
+                    can_spool: input.can_spool(),
                     contact: input.contact(),
                     ..Promise::default()
                 })

@@ -44,9 +44,10 @@ pub(super) fn syntax(source: &str, error: &ParseError, has_params: bool) -> Faul
         ParseErrorType::VariableUndefined(name) => {
             let known = VARIABLES.into_iter().chain(has_params.then_some("params"));
             let close = closest(name, known);
-            Fault::new("unknown-variable", "", format!("the script knows no variable `{name}`"))
-                .label(close.map_or("not defined here".to_owned(), |v| format!("did you mean `{v}`?")))
-                .help("messages are `payload`, `is_json`, `text` and `meta`; anything else needs a `let` first")
+            let fault = Fault::new("unknown-variable", "", format!("the script knows no variable `{name}`"))
+                .label(close.map_or("not defined here".to_owned(), |v| format!("did you mean `{v}`?")));
+            let fault = close.into_iter().fold(fault, |fault, close| fault.replace(name.as_str(), close));
+            fault.help("messages are `payload`, `is_json`, `text` and `meta`; anything else needs a `let` first")
         }
         kind => {
             let text = kind.to_string();
@@ -109,11 +110,15 @@ fn check_call(name: &str, arguments: usize, object: usize, own: &[(String, usize
     let what = if object == 1 { "method" } else { "function" };
     if takes.is_empty() {
         let names = KNOWN.keys().map(String::as_str).chain(own.iter().map(|(n, _)| n.as_str()));
-        let label = match functions::known_elsewhere(name).or_else(|| closest(name, names)) {
+        let near = closest(name, names);
+        let label = match functions::known_elsewhere(name).or(near) {
             None => format!("no such {what}"),
             Some(other) => format!("did you mean `{other}`?"),
         };
-        return Some(Fault::new("unknown-function", "", format!("the script knows no {what} `{name}`")).label(label));
+        let fault = Fault::new("unknown-function", "", format!("the script knows no {what} `{name}`")).label(label);
+        // What other languages call it may take other arguments.
+        let near = near.filter(|_| functions::known_elsewhere(name).is_none());
+        return Some(near.into_iter().fold(fault, |fault, near| fault.replace(name, near)));
     }
     if takes.contains(&arguments) {
         return None;

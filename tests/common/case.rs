@@ -92,8 +92,12 @@ impl Case {
 
     /// Starts streamer on shipped pipelines.
     pub fn start(&self, pipelines: &[&str]) -> Streamer {
-        let files: Vec<_> = pipelines.iter().map(|name| root().join(format!("pipelines/{name}.yaml"))).collect();
-        Streamer::start(self, &files)
+        Streamer::start(self, &shipped(pipelines))
+    }
+
+    /// Starts another instance beside the first.
+    pub fn start_beside(&self, pipelines: &[&str]) -> Streamer {
+        Streamer::start_beside(self, &shipped(pipelines))
     }
 
     /// A shipped pipeline with something else in place of `old`, which must be there.
@@ -196,6 +200,10 @@ impl Drop for Case {
         // Or the broker would keep messages for this client on and on.
         let _ = mqtt::forget(&self.stack.mqtt, &self.environment["MQTT_CLIENT_ID"]);
     }
+}
+
+fn shipped(pipelines: &[&str]) -> Vec<PathBuf> {
+    pipelines.iter().map(|name| root().join(format!("pipelines/{name}.yaml"))).collect()
 }
 
 /// The device that sends message number `seq`.

@@ -13,7 +13,7 @@ use rdkafka::{
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
-    message::{DeliveryResult, Headers as _},
+    message::{DeliveryResult, Headers as _, OwnedHeaders},
     producer::{BaseRecord, ProducerContext, ThreadedProducer},
 };
 use serde_json::Value;
@@ -28,6 +28,10 @@ pub struct Record {
     /// `None` is a tombstone.
     pub value: Option<Vec<u8>>,
     pub headers: Vec<(String, String)>,
+    /// The key as it is, text or not.
+    pub key_bytes: Option<Vec<u8>>,
+    /// The headers' values as they are.
+    pub header_bytes: Vec<(String, Vec<u8>)>,
     pub partition: i32,
     pub offset: i64,
 }
@@ -89,14 +93,16 @@ pub fn read_all(brokers: &str, topic: &str) -> Result<Vec<Record>, String> {
         }
         let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
         let message = message.map_err(fail)?;
-        let headers = message.headers().map(|headers| {
-            let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
-            headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
-        });
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        let header_bytes: Vec<(String, Vec<u8>)> =
+            headers.map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect();
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
         records.push(Record {
             key: message.key().map(|key| String::from_utf8_lossy(key).into_owned()),
             value: message.payload().map(<[u8]>::to_vec),
-            headers: headers.unwrap_or_default(),
+            headers: header_bytes.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
+            key_bytes: message.key().map(<[u8]>::to_vec),
+            header_bytes,
             partition: message.partition(),
             offset: message.offset(),
         });
@@ -164,8 +170,20 @@ impl Producer {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", brokers).set("broker.address.family", "v4");
         config.set("enable.idempotence", "true").set("message.timeout.ms", "0").set("linger.ms", "5");
+        // What a topic takes is for the broker to say.
+        config.set("message.max.bytes", "100000000");
         let inner = config.create_with_context(Confirmed(confirmed.clone())).expect("the settings are right");
         Self { inner, sent: 0, confirmed }
+    }
+
+    /// Hands over a message of any bytes.
+    pub fn send_bytes(&mut self, topic: &str, key: &[u8], value: &[u8], headers: &[(&str, &[u8])]) {
+        let headers = headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| {
+            all.insert(rdkafka::message::Header { key, value: Some(*value) })
+        });
+        let record = BaseRecord::to(topic).key(key).payload(value).headers(headers);
+        self.inner.send(record).map_err(|(error, _)| error).expect("there is room in the queue");
+        self.sent += 1;
     }
 
     /// Hands a message over; `None` as the value makes a tombstone. A fixed partition makes neighbours of messages.

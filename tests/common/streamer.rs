@@ -24,15 +24,30 @@ pub struct Streamer {
 impl Streamer {
     /// Starts `streamer run` on `files`.
     pub fn start(case: &Case, files: &[PathBuf]) -> Self {
-        let mut streamer = Self::idle(case, files);
+        Self::start_under(&[], case, files)
+    }
+
+    /// The same, by a program that becomes streamer in the end, with its arguments.
+    pub fn start_under(wrapper: &[&str], case: &Case, files: &[PathBuf]) -> Self {
+        let mut streamer = Self::idle(wrapper, case, files);
         streamer.start_again();
         streamer
     }
 
-    fn idle(case: &Case, files: &[PathBuf]) -> Self {
+    /// Starts another instance beside the first, as on another machine: with a state and an archive of its own.
+    pub fn start_beside(case: &Case, files: &[PathBuf]) -> Self {
+        static COUNT: AtomicU16 = AtomicU16::new(0);
+        let folder = case.folder().join(format!("beside{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let mut streamer = Self::idle(&[], case, files);
+        streamer.command.env("STATE_DIR", folder.join("state")).env("ARCHIVE_DIR", folder.join("archive"));
+        streamer.start_again();
+        streamer
+    }
+
+    fn idle(wrapper: &[&str], case: &Case, files: &[PathBuf]) -> Self {
         let http = format!("127.0.0.1:{}", free_port());
         let log = case.folder().join("streamer.log");
-        let mut command = command(case);
+        let mut command = command(wrapper, case);
         command.arg("run").args(files).env("STREAMER_HTTP", &http).env("STATE_DIR", case.state());
         Self { command, child: None, http, log }
     }
@@ -201,8 +216,10 @@ fn tail(log: &Path) -> String {
 }
 
 /// The binary, with the environment of a case and nothing else that could steer it.
-fn command(case: &Case) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_streamer"));
+fn command(wrapper: &[&str], case: &Case) -> Command {
+    let words = [wrapper, &[env!("CARGO_BIN_EXE_streamer")]].concat();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
     for name in ["STREAMER_LOG", "STREAMER_HTTP", "STREAMER_HTTP_TOKEN", "STATE_DIR"] {
         command.env_remove(name);
     }
@@ -212,7 +229,7 @@ fn command(case: &Case) -> Command {
 
 /// Runs `streamer` with `arguments` to its end.
 pub fn output(case: &Case, arguments: &[&str]) -> Output {
-    command(case).args(arguments).stdin(Stdio::null()).output().expect("streamer can be started")
+    command(&[], case).args(arguments).stdin(Stdio::null()).output().expect("streamer can be started")
 }
 
 fn signal(name: &str, pid: u32) {

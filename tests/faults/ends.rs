@@ -10,7 +10,7 @@ use crate::{
     },
     into_table,
     report::Scenario,
-    static_member, wait_sent,
+    static_member, stop, wait_sent,
 };
 
 /// How an open write ends.
@@ -106,7 +106,7 @@ fn sigterm_under_load_loses_nothing_and_repeats_nothing() {
             streamer.wait_deliveries(200);
         }
         std::thread::sleep(Duration::from_millis(dice.random_range(0..1000)));
-        assert_eq!(streamer.terminate().code(), Some(0), "it was told to stop and did");
+        stop(&mut streamer);
         scenario.fault();
         streamer.start_again();
     }

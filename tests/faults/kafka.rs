@@ -12,9 +12,10 @@ use crate::{
         Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA, Stack, Streamer, at_least, case, dice, equal, full,
         kafka::{self, Producer},
         load::Load,
+        note,
     },
     report::Scenario,
-    static_member, wait_sent,
+    static_member, stop, wait_sent,
 };
 
 /// Two instances share a group and are ended and started at random, so that partitions wander all the time.
@@ -24,7 +25,7 @@ fn a_storm_of_rebalances_doubles_nothing() {
     let case = Case::new(&Stack::running(), "storm");
     case.create_table();
     let load = Load::kafka(&case, 2000);
-    let mut members: Vec<Streamer> = (0..2).map(|_| case.start(&[KAFKA_TO_CLICKHOUSE])).collect();
+    let mut members: Vec<Streamer> = (0..2).map(|_| case.start_beside(&[KAFKA_TO_CLICKHOUSE])).collect();
     members[0].wait_deliveries(200);
     let mut dice = dice();
     for _ in 0..full(5, 60) {
@@ -32,7 +33,7 @@ fn a_storm_of_rebalances_doubles_nothing() {
         if dice.random_ratio(1, 3) {
             member.kill9();
         } else {
-            assert_eq!(member.terminate().code(), Some(0));
+            stop(member);
         }
         scenario.fault();
         std::thread::sleep(Duration::from_millis(dice.random_range(0..1000)));
@@ -91,6 +92,37 @@ fn a_topic_deleted_and_made_again_gets_what_came_since() {
         publish(first..first + 1000);
     }
     scenario.topic_has_all_but(&case, &streamer, first..first + 1000, |_| false);
+}
+
+/// A topic that is read is deleted and made again; the new one's offsets begin at 0. Nothing in it is passed over.
+#[test]
+fn a_topic_that_is_read_may_be_deleted_and_made_again() {
+    let mut scenario = Scenario::new("kafka::input_topic_deleted");
+    let case = Case::new(&Stack::running(), "delin");
+    case.create_table();
+    let streamer = Streamer::start(&case, &[static_member(&case)]);
+    let mut sent = 0;
+    for round in 0..full(2, 10) {
+        // The new topic grows past where the old one ended, or stays behind it.
+        let count = 500 + 400 * (round % 3);
+        if round > 0 {
+            kafka::delete(&case.stack.kafka, case.kafka_topic());
+            scenario.fault();
+        }
+        kafka::create(&case.stack.kafka, case.kafka_topic(), 4, &[]);
+        let mut producer = Producer::new(&case.stack.kafka);
+        for seq in sent..sent + count {
+            let (key, value) = case.wrapped(seq);
+            producer.send(case.kafka_topic(), None, &key, Some(&value));
+        }
+        producer.flush();
+        sent += count;
+        streamer.eventually("the rows are there", || at_least(case.in_table()?.1.len(), sent as usize));
+    }
+    scenario.table_has(&case, &streamer, sent);
+    let told = streamer.log_lines("WARN").iter().filter(|line| line.contains("was deleted and made again")).count();
+    note(format!("told of {told} topics made again"));
+    assert!(told > 0, "it was not noticed");
 }
 
 /// A transactional producer commits some of what it writes and aborts the rest. Only what is committed has rows.

@@ -9,6 +9,7 @@
 mod common;
 
 mod clickhouse;
+mod disk;
 mod ends;
 mod kafka;
 mod kills;
@@ -20,9 +21,16 @@ mod proxy;
 mod report;
 mod tally;
 
-use std::path::PathBuf;
+use std::{os::unix::process::ExitStatusExt as _, path::PathBuf};
 
-use common::{Case, KAFKA_TO_CLICKHOUSE, at_least, eventually, load::Load, root};
+use common::{Case, KAFKA_TO_CLICKHOUSE, Streamer, at_least, eventually, load::Load, root};
+
+/// Tells it to stop. It does so in order; only before it has started anything the signal ends it at once.
+#[track_caller]
+fn stop(streamer: &mut Streamer) {
+    let ended = streamer.terminate();
+    assert!(ended.success() || ended.signal() == Some(15), "it was told to stop and did: {ended}");
+}
 
 /// Waits until the load has sent `count` messages.
 fn wait_sent(load: &Load, count: u32) {

@@ -38,7 +38,7 @@ fn instances_that_come_and_go_double_nothing() {
     let mut first = case.start(&[KAFKA_TO_CLICKHOUSE]);
     first.wait_deliveries(500);
     for round in 0..full(2, 20) {
-        let second = case.start(&[KAFKA_TO_CLICKHOUSE]);
+        let second = case.start_beside(&[KAFKA_TO_CLICKHOUSE]);
         second.wait_deliveries(500);
         if round % 2 == 0 {
             // The partitions wander over in peace, then the first one dies.
@@ -59,7 +59,7 @@ fn a_member_that_slept_past_its_session_doubles_nothing() {
     case.create_table();
     let load = Load::kafka(&case, 2000);
     let mut sleeper = case.start(&[KAFKA_TO_CLICKHOUSE]);
-    let mut other = case.start(&[KAFKA_TO_CLICKHOUSE]);
+    let mut other = case.start_beside(&[KAFKA_TO_CLICKHOUSE]);
     for _ in 0..full(1, 10) {
         sleeper.wait_deliveries(1000);
         sleeper.signal("STOP");

@@ -210,7 +210,10 @@ pub fn dead_letters(case: &Case) -> Result<BTreeSet<u32>, String> {
     let letters = kafka::read_all(&case.stack.kafka, case.dead_letter_topic())?;
     let numbers = letters.iter().map(|letter| {
         let envelope = letter.json();
-        let text = envelope["payload"].as_str().map(|text| text.as_bytes().to_vec());
+        // One that the dead-letter topic would not take is in a file.
+        let file = envelope["payload_file"].as_str();
+        let file = file.map(|file| std::fs::read(file).map_err(|error| format!("{file}: {error}"))).transpose()?;
+        let text = file.or(envelope["payload"].as_str().map(|text| text.as_bytes().to_vec()));
         let bytes = || BASE64.decode(envelope["payload_base64"].as_str().unwrap_or_default()).unwrap_or_default();
         // What stands behind the number may be no JSON: that is what some are refused for.
         let payload = text.unwrap_or_else(bytes);

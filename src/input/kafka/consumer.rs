@@ -22,6 +22,7 @@ use super::{
     mailbox::Mailbox,
     plan::Record,
     reading::Reading,
+    renewed::{self, Renewed},
 };
 use crate::{
     ack::Outcome,
@@ -58,6 +59,8 @@ pub struct Group {
     books: Mutex<Books>,
     /// Partitions taken away since the reading loop looked last.
     gone: Mutex<Vec<Place>>,
+    /// Topics that were deleted and made again.
+    pub renewed: Renewed,
 }
 
 /// What is kept of the partitions that are ours.
@@ -92,6 +95,7 @@ impl Group {
             memory: Memory::default(),
             books: Mutex::new(books),
             gone: Mutex::default(),
+            renewed: Renewed::default(),
         }
     }
 
@@ -343,6 +347,7 @@ impl Group {
 
 impl ClientContext for Group {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.renewed.note(text);
         log(level, facility, text);
     }
 
@@ -395,7 +400,8 @@ impl ConsumerContext for Group {
     }
 }
 
-fn places(partitions: &TopicPartitionList) -> Vec<Place> {
+/// The partitions of a list.
+pub fn places(partitions: &TopicPartitionList) -> Vec<Place> {
     partitions.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect()
 }
 
@@ -487,7 +493,12 @@ pub fn run(consumer: BaseConsumer<Group>, topics: &[String], reading: &mut dyn R
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
         let mut first = true;
         loop {
-            match consumer.poll(wait) {
+            let polled = consumer.poll(wait);
+            // Before any message of such a topic is looked at.
+            if renewed::start_over(&group, &consumer) {
+                break;
+            }
+            match polled {
                 Some(Ok(message)) => {
                     if let Err(reason) = reading.push(&group, &message, now) {
                         mailbox.fail(reason);

@@ -24,6 +24,7 @@ mod ledger;
 mod mailbox;
 mod plan;
 mod reading;
+mod renewed;
 mod shelf;
 
 use std::{
@@ -35,6 +36,7 @@ use std::{
 use async_trait::async_trait;
 use rdkafka::{
     ClientConfig,
+    config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer as _},
 };
 use schemars::JsonSchema;
@@ -334,6 +336,9 @@ impl Config {
         for (name, value) in self.connection.client_config(&section.folder).config_map() {
             config.set(name, value);
         }
+        // For `renewed`: that a topic was deleted and made again stands in the log alone.
+        let debug = config.get("debug").map_or("topic".to_owned(), |own| format!("{own},topic"));
+        config.set("debug", debug).set_log_level(RDKafkaLogLevel::Debug);
         config
             .set("group.id", &self.group)
             .set("enable.auto.commit", "true")

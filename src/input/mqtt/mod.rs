@@ -4,6 +4,7 @@
 //! led to is confirmed, in the order of receipt, and only on the connection it came on; the broker keeps what is not
 //! acknowledged in the session of our `client_id` and sends it again. A broken connection alone makes no duplicates of
 //! messages that are still on their way; a crash of ours does. Quality of service 0 is best effort.
+mod doctor;
 mod queue;
 mod receive;
 mod session;
@@ -28,7 +29,7 @@ use self::{
     queue::{CloseOnDrop, Queue, Settled},
     session::Session,
 };
-use super::{Input, InputContext, InputError, Replay};
+use super::{Input, InputContext, InputError, Replay, TopicNames};
 use crate::{
     ack::Ack,
     client::{
@@ -301,11 +302,20 @@ fn topics(config: &Config, faults: &mut Vec<Fault>) -> Vec<Topic> {
 
 #[async_trait]
 impl Input for MqttInput {
+    fn topic_names(&self) -> Option<TopicNames> {
+        let filters = self.plan.topics.iter().map(|topic| topic.filter.clone()).collect();
+        Some(TopicNames { captures: self.plan.captures.clone()?, filters })
+    }
+
     fn replay(&self) -> Replay {
         // A session that is forgotten at the next start keeps nothing for us.
         let kept = self.plan.hello.session_expiry_s > 0 && !self.plan.hello.clean_start;
         let acknowledged = self.plan.topics.iter().all(|topic| topic.qos > 0);
         if kept && acknowledged { Replay::Unacknowledged } else { Replay::Never }
+    }
+
+    fn can_spool(&self) -> bool {
+        true
     }
 
     fn contact(&self) -> Option<Contact> {

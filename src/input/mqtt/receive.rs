@@ -3,7 +3,6 @@ use std::{hash::BuildHasher, hash::Hasher, sync::Arc};
 
 use bytes::{Buf, BytesMut};
 use foldhash::fast::FixedState;
-use tracing::warn;
 
 use super::{
     Plan, Retained,
@@ -38,6 +37,8 @@ pub struct Receiver {
     version: Version,
     /// The broker has confirmed the subscription.
     confirmed: bool,
+    /// What the broker said last of messages it has dropped, until it is asked for.
+    dropped: Option<i64>,
     /// Messages of the last read, as a guess for the next.
     expected: usize,
     hasher: FixedState,
@@ -53,6 +54,7 @@ impl Receiver {
             window: Window::default(),
             version: Version::V5,
             confirmed: false,
+            dropped: None,
             expected: 0,
             hasher: FixedState::with_seed(0),
         }
@@ -68,6 +70,11 @@ impl Receiver {
     /// True once, after the broker has confirmed the subscription.
     pub fn confirmed(&mut self) -> bool {
         std::mem::take(&mut self.confirmed)
+    }
+
+    /// What the broker says of messages it has dropped, once.
+    pub fn dropped(&mut self) -> Option<i64> {
+        self.dropped.take()
     }
 
     /// Takes every whole packet out of `buffer`: messages go to the queue, answers to `out`. Answers how many bytes the
@@ -184,24 +191,15 @@ impl Receiver {
     }
 
     /// Takes note when the message is the broker's count of dropped messages and no message for the pipeline.
-    fn is_broker_report(&self, buffer: &[u8], p: &Publish) -> bool {
+    fn is_broker_report(&mut self, buffer: &[u8], p: &Publish) -> bool {
         let topic = p.topic.of(buffer);
         if topic.first() != Some(&b'$') || !self.plan.watch_dropped || topic != DROPPED_TOPIC.as_bytes() {
             return false;
         }
         let count = std::str::from_utf8(p.payload.of(buffer)).ok().and_then(|text| text.trim().parse::<i64>().ok());
         if let Some(count) = count {
-            let before = self.metrics.broker_dropped.set(count);
-            if before > 0 && count > before {
-                let help = "raise `max_queued_messages` in the broker's configuration";
-                warn!(
-                    url = self.plan.dial.url,
-                    count,
-                    since_last = count - before,
-                    help,
-                    "the broker dropped messages"
-                );
-            }
+            self.metrics.broker_dropped.set(count);
+            self.dropped = Some(count);
         }
         true
     }

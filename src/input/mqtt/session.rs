@@ -16,10 +16,11 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     Plan, Retained,
+    doctor::Doctor,
     queue::{Queue, Settled},
     receive::Receiver,
 };
@@ -49,6 +50,7 @@ pub struct Session {
     settled: Arc<Settled>,
     stop: CancellationToken,
     receiver: Receiver,
+    doctor: Doctor,
     /// The version the broker is known to speak.
     version: Option<Version>,
     /// Subscribed once in this process.
@@ -66,7 +68,19 @@ impl Session {
         first: oneshot::Sender<Result<(), LinkError>>,
     ) -> Self {
         let receiver = Receiver::new(plan.clone(), queue.clone(), context.metrics.clone());
-        Self { plan, context, queue, settled, stop, receiver, version: None, subscribed: false, first: Some(first) }
+        let doctor = Doctor::new(context.health.clone(), plan.dial.url.clone(), plan.dial.client_id.clone());
+        Self {
+            plan,
+            context,
+            queue,
+            settled,
+            stop,
+            receiver,
+            doctor,
+            version: None,
+            subscribed: false,
+            first: Some(first),
+        }
     }
 
     /// Runs until it is stopped. When the first attempt fails it ends at once: trying again is then up to the pipeline.
@@ -99,10 +113,9 @@ impl Session {
             }
             backoff.lost_after(began.elapsed(), &lost);
             if lost.is_takeover() {
-                error!(
-                    url = self.plan.dial.url,
-                    "another client took over this session: every `client_id` must be used once"
-                );
+                self.doctor.taken_over();
+            } else if lost.may_be_takeover() {
+                self.doctor.closed_after(began.elapsed());
             }
             let wait = backoff.wait();
             debug!(error = %lost, retry_in_ms = wait.as_millis() as u64, "connection lost");
@@ -196,6 +209,9 @@ impl Session {
         if self.receiver.confirmed() {
             self.works();
         }
+        if let Some(count) = self.receiver.dropped() {
+            self.doctor.dropped(count);
+        }
         match taken {
             Ok(need) => Ok(need),
             Err(lost) => {
@@ -243,23 +259,15 @@ impl Session {
         }
     }
 
-    fn welcome(&self, version: Version, session_present: bool, session_expiry_s: Option<u32>) {
+    fn welcome(&mut self, version: Version, session_present: bool, session_expiry_s: Option<u32>) {
         let url = &self.plan.dial.url;
         let asked = self.plan.hello.session_expiry_s;
         info!(url, protocol = version.name(), session_present, "connected");
         if self.subscribed && !session_present && asked > 0 {
-            error!(
-                url,
-                "the broker has lost our session: what was published while we were away is lost; look at its persistence and session limits"
-            );
+            self.doctor.session_lost();
         }
         if let Some(granted) = session_expiry_s.filter(|&granted| granted < asked) {
-            warn!(
-                url,
-                granted_s = granted,
-                asked_s = asked,
-                "the broker keeps our session shorter than `session_expiry_s`"
-            );
+            self.doctor.kept_shorter(granted, asked);
         }
     }
 

@@ -205,6 +205,7 @@ fn bench(batches: &[&[&str]], out: Box<dyn Output>, dead_letter: Option<Box<dyn 
         archive: None,
         limits: Limits { in_flight_bytes_max: 1 << 20, shutdown_timeout: Duration::from_secs(20) },
         once: Default::default(),
+        spool: None,
     };
     let environment = Environment {
         metrics: Metrics::new(),

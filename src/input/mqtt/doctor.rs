@@ -1,0 +1,158 @@
+//! The session doctor: what costs messages at the broker although the connection works. The log says it when it happens,
+//! `/health/ready` from then on, so that it is not missed.
+use std::{collections::BTreeMap, time::Duration};
+
+use tracing::{error, warn};
+
+use crate::metrics::Health;
+
+/// A broker that does not say why it closes connections does so at each start of another client with our name: soon.
+const SOON: Duration = Duration::from_secs(60);
+/// So often in a row is no accident.
+const CLOSED_OFTEN: u32 = 3;
+
+pub struct Doctor {
+    health: Health,
+    url: String,
+    client_id: String,
+    /// What was found, by kind.
+    found: BTreeMap<&'static str, String>,
+    takeovers: u32,
+    /// Connections in a row that the broker has closed soon.
+    closed: u32,
+    sessions_lost: u32,
+    /// The broker's count of dropped messages when it was first heard.
+    dropped_before: Option<i64>,
+}
+
+impl Doctor {
+    pub fn new(health: Health, url: String, client_id: String) -> Self {
+        Self {
+            health,
+            url,
+            client_id,
+            found: BTreeMap::new(),
+            takeovers: 0,
+            closed: 0,
+            sessions_lost: 0,
+            dropped_before: None,
+        }
+    }
+
+    /// Another client has connected under our name.
+    pub fn taken_over(&mut self) {
+        self.takeovers += 1;
+        let (url, client_id, times) = (&self.url, &self.client_id, self.takeovers);
+        error!(url, client_id, times, "another client took over this session: every `client_id` must be used once");
+        let text = format!(
+            "another client took over this session (times so far: {times}): give each client of {url} a `client_id` of its own, not `{client_id}`"
+        );
+        self.say("takeover", text);
+    }
+
+    /// The broker has closed a connection of that age and did not say why. Mosquitto 2.0 does so at a takeover.
+    pub fn closed_after(&mut self, lasted: Duration) {
+        self.closed = if lasted < SOON { self.closed + 1 } else { 1 };
+        if self.closed < CLOSED_OFTEN {
+            return;
+        }
+        let (url, client_id, times) = (&self.url, &self.client_id, self.closed);
+        let text = format!(
+            "the broker at {url} keeps closing our connection without a reason (times in a row: {times}): does another client use the `client_id` `{client_id}`?"
+        );
+        if times == CLOSED_OFTEN {
+            warn!(
+                url,
+                client_id, times, "the broker keeps closing our connection: does another client use our `client_id`?"
+            );
+        }
+        self.say("takeover", text);
+    }
+
+    /// The broker knows nothing of a session that it was to keep.
+    pub fn session_lost(&mut self) {
+        self.sessions_lost += 1;
+        let (url, times) = (&self.url, self.sessions_lost);
+        error!(
+            url,
+            times,
+            "the broker has lost our session: what was published while we were away is lost; look at its persistence and session limits"
+        );
+        let text = format!(
+            "the broker has lost our session (times so far: {times}) and what it kept for us: set `persistence true` and a short `autosave_interval` in Mosquitto, and a longer session expiry elsewhere"
+        );
+        self.say("session", text);
+    }
+
+    /// The broker keeps the session for a shorter time than it was asked to.
+    pub fn kept_shorter(&mut self, granted_s: u32, asked_s: u32) {
+        let url = &self.url;
+        warn!(url, granted_s, asked_s, "the broker keeps our session shorter than `session_expiry_s`");
+        let text = format!(
+            "the broker keeps our session for {granted_s} s and not {asked_s} s: after a longer absence messages are lost"
+        );
+        self.say("expiry", text);
+    }
+
+    /// The broker says how many messages it has dropped since it started.
+    pub fn dropped(&mut self, count: i64) {
+        // A broker that was restarted counts from 0.
+        let before = *self.dropped_before.get_or_insert(count);
+        self.dropped_before = Some(before.min(count));
+        let new = count - before;
+        if new <= 0 {
+            return;
+        }
+        let text = format!(
+            "the broker has dropped {new} messages of its clients since streamer connected ({count} since it started): raise `max_queued_messages` in Mosquitto"
+        );
+        if self.say("dropped", text) {
+            let url = &self.url;
+            warn!(url, count, new, "the broker dropped messages: raise `max_queued_messages` in its configuration");
+        }
+    }
+
+    /// Answers whether it is news.
+    fn say(&mut self, kind: &'static str, text: String) -> bool {
+        let is_new = self.found.get(kind) != Some(&text);
+        self.found.insert(kind, text);
+        let all: Vec<_> = self.found.values().map(String::as_str).collect();
+        self.health.note(Some(all.join("; ")));
+        is_new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::gauge::Gauge;
+
+    use super::*;
+    use crate::metrics::HealthBoard;
+
+    #[test]
+    fn what_was_found_stays_on_the_board() {
+        let board = HealthBoard::default();
+        let health = board.add("p/input/in", Gauge::default());
+        health.ok();
+        let mut doctor = Doctor::new(health, "mqtt://b:1883".into(), "me".into());
+        for count in [100, 100] {
+            doctor.dropped(count);
+            assert!(board.report().notes.is_empty(), "it was so before");
+        }
+        doctor.dropped(103);
+        doctor.taken_over();
+        doctor.taken_over();
+        let report = board.report();
+        assert!(report.ready, "the connection works");
+        let (name, note) = &report.notes[0];
+        assert_eq!((name.as_str(), report.notes.len()), ("p/input/in", 1));
+        assert!(note.contains("dropped 3 messages of its clients") && note.contains("`max_queued_messages`"), "{note}");
+        assert!(note.contains("times so far: 2") && note.contains("not `me`"), "{note}");
+        // Restarted: its count begins anew, and so does ours.
+        doctor.dropped(1);
+        doctor.dropped(6);
+        assert!(board.report().notes[0].1.contains("dropped 5 messages"), "{:?}", board.report().notes);
+        board.remove("p/");
+        assert!(board.report().notes.is_empty());
+    }
+}
