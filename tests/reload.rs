@@ -2,13 +2,15 @@
 //! nothing.
 mod common;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Instant};
 
 use common::{Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA, Stack, Streamer, at_least, equal, kafka, load::Load, note};
 
 const RELOADS: &str = "streamer_reloads_total";
 const STALE: &str = "streamer_config_stale";
 const EDITS: u32 = 10;
+/// Messages a second while files are edited.
+const RATE: u32 = 2000;
 
 /// Puts a new file in the place of an old one, as editors do.
 fn save(file: &Path, text: &str) {
@@ -40,19 +42,19 @@ fn a_mapping_edited_under_load_loses_nothing_and_repeats_nothing_from_mqtt_to_ka
     let text = fs::read_to_string(&file).unwrap();
     let streamer = Streamer::start(&case, std::slice::from_ref(&file));
     streamer.wait_ready();
-    let load = Load::mqtt(&case, 1000);
+    let (load, started) = (Load::mqtt(&case, RATE), Instant::now());
     for edit in 1..=EDITS {
         let from = load.sent();
         save(&file, &text.replace("topic: meta.topic,", &format!("topic: meta.topic, edit: {edit},")));
         wait_replaced(&streamer, edit);
         streamer.eventually("more is sent", || at_least(load.sent(), from + 200));
     }
-    let sent = load.stop();
+    let (rate, sent) = (f64::from(load.sent()) / started.elapsed().as_secs_f64(), load.stop());
     let duplicates = case.nothing_lost_in_topic(&streamer, sent);
     assert_eq!(duplicates, 0, "a reload repeats nothing that was acknowledged");
     let records = kafka::read_all(&case.stack.kafka, case.kafka_topic()).unwrap();
     let edits: std::collections::BTreeSet<_> = records.iter().filter_map(|r| r.json()["edit"].as_u64()).collect();
-    note(format!("{sent} messages, edits seen in Kafka: {edits:?}"));
+    note(format!("{sent} messages, {rate:.0} a second, edits seen in Kafka: {edits:?}"));
     assert!(edits.contains(&u64::from(EDITS)), "the last edit is at work: {edits:?}");
     assert_eq!(streamer.log_lines("ERROR"), [""; 0]);
 }
@@ -65,7 +67,7 @@ fn a_mapping_edited_under_load_loses_nothing_and_repeats_nothing_from_kafka_to_c
     let text = fs::read_to_string(&file).unwrap();
     let streamer = Streamer::start(&case, std::slice::from_ref(&file));
     streamer.wait_ready();
-    let load = Load::kafka(&case, 1000);
+    let (load, started) = (Load::kafka(&case, RATE), Instant::now());
     for edit in 1..=EDITS {
         let from = load.sent();
         save(
@@ -75,7 +77,8 @@ fn a_mapping_edited_under_load_loses_nothing_and_repeats_nothing_from_kafka_to_c
         wait_replaced(&streamer, edit);
         streamer.eventually("more is sent", || at_least(load.sent(), from + 200));
     }
-    let sent = load.stop();
+    let (rate, sent) = (f64::from(load.sent()) / started.elapsed().as_secs_f64(), load.stop());
+    note(format!("{sent} messages, {rate:.0} a second"));
     let duplicates = case.nothing_lost_in_table(&streamer, sent);
     assert_eq!(duplicates, 0, "a reload repeats nothing that was committed");
 }

@@ -6,7 +6,7 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{Case, kafka::Producer};
@@ -50,11 +50,14 @@ impl Load {
         let (stopped, count) = (stop.clone(), sent.clone());
         let pace = Duration::from_secs(1) * STEP / per_second;
         let thread = std::thread::spawn(move || {
+            // By the clock, so that the time a go takes does not make them fewer.
+            let mut due = Instant::now();
             while !stopped.load(Ordering::Relaxed) {
                 let first = count.load(Ordering::Relaxed);
                 send(first..first + STEP);
                 count.store(first + STEP, Ordering::Relaxed);
-                std::thread::sleep(pace);
+                due += pace;
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
             }
         });
         Self { stop, sent, thread: Some(thread) }
