@@ -23,6 +23,8 @@ const POLL: Duration = Duration::from_secs(2);
 pub(super) struct Watch {
     watcher: Option<Box<dyn Watcher + Send>>,
     changes: mpsc::Receiver<()>,
+    /// A change was seen and is not answered yet.
+    seen: bool,
     folders: BTreeSet<PathBuf>,
 }
 
@@ -46,7 +48,7 @@ impl Watch {
                 polling.map(|watcher| Box::new(watcher) as Box<dyn Watcher + Send>).ok()
             }
         };
-        let mut watch = Self { watcher, changes, folders: BTreeSet::new() };
+        let mut watch = Self { watcher, changes, seen: false, folders: BTreeSet::new() };
         watch.follow(files);
         watch
     }
@@ -75,18 +77,20 @@ impl Watch {
     /// Waits for a change, and until it is quiet again, or has been restless for [`CALMS`] times as long.
     ///
     /// # Cancel safety
-    /// A change that was seen and not yet answered is forgotten when the call is dropped while it waits for quiet; the
-    /// caller reads all files then, or stops.
+    /// A change that was seen and not yet answered is answered by the next call: a pipeline that ends, such as one that
+    /// an edit has just replaced, must not swallow the next edit.
     pub async fn changed(&mut self) {
-        if self.changes.recv().await.is_none() {
+        if !self.seen && self.changes.recv().await.is_none() {
             // Nothing is watched.
             std::future::pending::<()>().await;
         }
+        self.seen = true;
         let quiet = async {
             while tokio::time::timeout(CALM, self.changes.recv()).await.is_ok_and(|change| change.is_some()) {}
         };
         // Who changes files without an end is not waited for.
         let _ = tokio::time::timeout(CALM * CALMS, quiet).await;
+        self.seen = false;
     }
 }
 
@@ -96,4 +100,22 @@ fn may_matter(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with("..")
         || path.extension().is_none_or(|ending| ["yaml", "yml"].iter().chain(ENDINGS).any(|known| ending == *known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_outlives_a_call_that_is_dropped() {
+        let (sender, changes) = mpsc::channel(1);
+        let mut watch = Watch { watcher: None, changes, seen: false, folders: BTreeSet::new() };
+        sender.send(()).await.unwrap();
+        let dropped = tokio::time::timeout(CALM / 2, watch.changed()).await;
+        assert!(dropped.is_err(), "it waits for quiet");
+        assert!(watch.changes.is_empty(), "the change was taken");
+        tokio::time::timeout(CALM * 3, watch.changed()).await.expect("it is told again");
+        let again = tokio::time::timeout(CALM * 100, watch.changed()).await;
+        assert!(again.is_err(), "it is told once");
+    }
 }
