@@ -1,12 +1,13 @@
-//! `streamer lint`: every fault of pipeline files, with its place and what to write instead. Connects to nothing.
-use std::process::ExitCode;
+//! `streamer lint`: every fault of pipeline files, with its place and what to write instead. Connects to nothing, unless
+//! `--connect` asks for it.
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Args as _, FromArgMatches as _};
 
 use super::{Command, FAULTS, colour, eprint, files, fix, print};
 use crate::{
     diagnostic::{self, Diagnostic, Format, RULES, Severity, nearest, rule},
-    lint::lint,
+    lint::{lint, lint_connected},
 };
 
 pub(super) const COMMAND: Command = Command {
@@ -29,6 +30,12 @@ struct Args {
     /// Shows what `--fix` would change, and writes nothing
     #[arg(long, visible_alias = "dry-run")]
     diff: bool,
+    /// Also asks the brokers and servers that the files name, and writes nothing there
+    #[arg(long, conflicts_with_all = ["fix", "diff", "explain"])]
+    connect: bool,
+    /// Longest time for the answers of all of them, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "10", requires = "connect", value_parser = clap::value_parser!(u64).range(1..=600))]
+    connect_timeout: u64,
     /// Says what a code means, with an example and what to write instead
     #[arg(long, value_name = "CODE", conflicts_with = "files")]
     explain: Option<String>,
@@ -61,7 +68,16 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         fix::run(&args.named, true)?
     } else {
         let (registry, documents) = args.named.read_all()?;
-        (lint(&documents, &registry), documents.len())
+        let found = if args.connect {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let limit = Duration::from_secs(args.connect_timeout);
+            let found = runtime.block_on(lint_connected(&documents, &registry, limit));
+            runtime.shutdown_background();
+            found
+        } else {
+            lint(&documents, &registry)
+        };
+        (found, documents.len())
     };
     let format = match args.format {
         Shown::Full => Format::Full,

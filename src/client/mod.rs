@@ -3,8 +3,10 @@ pub mod clickhouse;
 mod contact;
 pub mod kafka;
 pub mod mqtt;
+pub mod probe;
 mod secret;
 pub mod tls;
 
 pub use contact::{Contact, Topic};
+pub use probe::Probe;
 pub use secret::Secret;

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 use crate::{
     ack::Ack,
-    client::{Contact, mqtt::topic::Filter},
+    client::{Contact, Probe, mqtt::topic::Filter},
     message::{Batch, Captures},
     metrics::{ComponentMetrics, Health},
     spec::Spec,
@@ -96,6 +96,12 @@ pub trait Input: Send {
 
     /// What its settings tell of the outside world.
     fn contact(&self) -> Option<Contact> {
+        None
+    }
+
+    /// Asks its server what settings alone cannot tell (`lint --connect`): reads only, and opens nothing that others
+    /// would notice. `limit` is the time for all of it. `None`: there is nothing to ask.
+    fn probe(&self, _limit: Duration) -> Option<Probe> {
         None
     }
 

@@ -1,11 +1,13 @@
 //! Checks pipeline files against the registry, one file per rule. All faults come in one pass and in file order; every
-//! node is reported or descended into. Nothing here opens a connection.
+//! node is reported or descended into. Nothing here opens a connection, but for the questions that components bring along
+//! themselves, when asked to (`connect`).
 //!
 //! What reading finds comes first (`config`: syntax, duplicate keys, variables), then the rules over one file, then
 //! those over all files of one run. What each code means stands in `diagnostic/rules/CODE.md`.
 mod bad_label;
 mod clean_start;
 mod component_fault;
+mod connect;
 mod dead_letter_loop;
 mod delivery;
 mod missing_dead_letter;
@@ -29,12 +31,14 @@ mod unknown_value;
 mod unreachable_step;
 mod wrong_type;
 
-use std::{collections::HashSet, ops::Range, sync::Arc};
+use std::{collections::HashSet, ops::Range, sync::Arc, time::Duration};
 
 use crate::{
     client::Contact,
     config::{Component, Document, Node, Role, Slot, grammar_schema},
     diagnostic::{Diagnostic, Fault},
+    input::Replay,
+    output::Once,
     registry::{Promise, Registry},
     script::Condition,
 };
@@ -86,6 +90,19 @@ impl File<'_> {
         self.parts.iter().filter(move |part| wanted(part.role)).filter_map(|part| Some((part, part.contact()?)))
     }
 
+    /// What `delivery:` asks of the outputs. The pipeline decides the same when it is built.
+    fn once(&self) -> Once {
+        let of = |wanted| self.parts.iter().filter(move |part: &&Part| part.role == wanted);
+        let replays = of(Role::Input).all(|part| part.promise.replay == Some(Replay::ByOffset));
+        let mut outputs = of(Role::Output);
+        let one = matches!((outputs.next(), outputs.next()), (Some(part), None) if part.promise.recognises);
+        match self.root.entry("delivery").map(|entry| entry.value.text()) {
+            Some(Some("exactly_once")) if replays && one => Once::Demanded,
+            None if replays && one => Once::IfPossible,
+            _ => Once::No,
+        }
+    }
+
     /// `path:line:column` of a place in it.
     fn locate(&self, at: usize) -> String {
         let (line, column) = crate::diagnostic::line_column(&self.document.file.text, at);
@@ -95,6 +112,21 @@ impl File<'_> {
 
 /// Every fault in the files of one run, in the order of the files and of their text.
 pub fn lint(documents: &[Document], registry: &Registry) -> Vec<Diagnostic> {
+    let (_, found) = check(documents, registry);
+    in_order(registry, found)
+}
+
+/// The same, and what the servers that the files name answer within `limit`. Nothing is written anywhere.
+pub async fn lint_connected(documents: &[Document], registry: &Registry, limit: Duration) -> Vec<Diagnostic> {
+    let (files, mut found) = check(documents, registry);
+    for (index, diagnostic) in connect::ask(&files, limit).await {
+        found[index].push(diagnostic);
+    }
+    in_order(registry, found)
+}
+
+/// Each file, and what is wrong with it.
+fn check<'a>(documents: &'a [Document], registry: &'a Registry) -> (Vec<Option<File<'a>>>, Vec<Vec<Diagnostic>>) {
     let grammar = grammar_schema();
     let mut found: Vec<Vec<Diagnostic>> = Vec::new();
     let mut files: Vec<Option<File<'_>>> = Vec::new();
@@ -116,6 +148,10 @@ pub fn lint(documents: &[Document], registry: &Registry) -> Vec<Diagnostic> {
             }
         }
     }
+    (files, found)
+}
+
+fn in_order(registry: &Registry, mut found: Vec<Vec<Diagnostic>>) -> Vec<Diagnostic> {
     for diagnostics in &mut found {
         diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
         // What stands under an anchor is met wherever its aliases are.

@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 pub use parcel::Parcel;
 
 use crate::{
-    client::Contact,
+    client::{Contact, Probe},
     message::MessageRef,
     metrics::{ComponentMetrics, Health},
     script::Template,
@@ -95,6 +95,13 @@ pub trait Output: Send {
 
     /// What its settings tell of the outside world.
     fn contact(&self) -> Option<Contact> {
+        None
+    }
+
+    /// Asks its server what settings alone cannot tell (`lint --connect`): reads only, and opens nothing that others
+    /// would notice. `once` is what is asked of it about messages that come again, `limit` the time for all of it.
+    /// `None`: there is nothing to ask.
+    fn probe(&self, _once: Once, _limit: Duration) -> Option<Probe> {
         None
     }
 

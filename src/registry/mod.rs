@@ -6,14 +6,14 @@ mod schema;
 pub use fields::{Field, enumerated, fields, shape};
 pub use schema::pipeline_schema;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
-    client::Contact,
+    client::{Contact, Probe},
     config::{Catalog, Facts, Kind},
     diagnostic::Fault,
     input::{INPUTS, Input, Replay},
-    output::{OUTPUTS, Output},
+    output::{OUTPUTS, Once, Output},
     plugin::{PluginStep, Plugins},
     spec::{Modules, Section, Spec},
     step::{STEPS, Step},
@@ -240,6 +240,15 @@ impl Found {
                 })
             }
             Self::Plugin(step) => step.build(section).map(|_| Promise::default()),
+        }
+    }
+
+    /// What a component with a correct section asks its server, in `limit`; `None` when there is nothing to ask.
+    pub fn probe(&self, section: &Section, once: Once, limit: Duration) -> Option<Probe> {
+        match self {
+            Self::Input(spec) => (spec.build)(section).ok()?.probe(limit),
+            Self::Output(spec) => (spec.build)(section).ok()?.probe(once, limit),
+            Self::Step(_) | Self::Plugin(_) => None,
         }
     }
 }

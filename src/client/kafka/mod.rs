@@ -1,4 +1,5 @@
 //! Settings that the `kafka` input and output share: how to reach the brokers, and the way down to librdkafka.
+mod ask;
 mod remind;
 mod tail;
 mod watch;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use super::Secret;
 use crate::diagnostic::{Fault, PathSegment};
 
+pub use ask::{Brokers, Use, ask};
 pub use remind::Memory;
 pub use tail::{Tailed, tail};
 pub use watch::{Watch, log};

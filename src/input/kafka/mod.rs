@@ -53,8 +53,8 @@ use super::{Cuts, Input, InputContext, InputError, Replay};
 use crate::{
     ack::Ack,
     client::{
-        self, Contact,
-        kafka::{Connection, OneOrMany, Refused, Watch},
+        self, Contact, Probe,
+        kafka::{self, Connection, OneOrMany, Refused, Watch},
     },
     diagnostic::Fault,
     message::Batch,
@@ -188,6 +188,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(8);
 
 struct KafkaInput {
     client: ClientConfig,
+    /// How to reach the brokers, without what only a member of the group needs.
+    connection: ClientConfig,
     brokers: String,
     server: String,
     group: String,
@@ -268,6 +270,7 @@ impl KafkaInput {
         }
         Ok(Self {
             client: config.client(section),
+            connection: config.connection.client_config(&section.folder),
             brokers: config.connection.brokers(),
             server: config.connection.server(),
             group: config.group.clone(),
@@ -399,6 +402,19 @@ impl Input for KafkaInput {
             group: Some(self.group.clone()),
             ..Contact::default()
         })
+    }
+
+    fn probe(&self, limit: Duration) -> Option<Probe> {
+        let topics = self.topics.clone();
+        let probe = kafka::ask(&self.connection, &self.brokers, limit, move |brokers| {
+            let mut faults = brokers.advertised()?;
+            // A pattern may match nothing for as long as it likes.
+            for (at, topic) in topics.iter().enumerate().filter(|(_, topic)| !topic.starts_with('^')) {
+                faults.extend(brokers.topic(&format!("topics.{at}"), topic, kafka::Use::Read)?);
+            }
+            Ok(faults)
+        });
+        Some(probe)
     }
 
     async fn connect(&mut self, context: &InputContext) -> Result<(), InputError> {

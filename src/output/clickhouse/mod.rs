@@ -5,6 +5,7 @@
 //! nothing. After a timeout or a broken connection it is not known whether that happened, and the rows are sent again: a
 //! recorded range under the same token, which the server then drops if it had arrived. Each payload is one JSON object; columns and types come from the table, values are checked and made binary
 //! here, and a value that does not fit is refused alone, with the column's name.
+mod ask;
 mod block;
 mod encode;
 mod insert;
@@ -29,7 +30,7 @@ use self::{
 use super::{Delivery, Once, Output, OutputContext, OutputError, Parcel, WriteLimits};
 use crate::{
     client::{
-        Contact, Secret,
+        Contact, Probe, Secret,
         clickhouse::{Access, Failure, Server, split},
     },
     diagnostic::Fault,
@@ -265,6 +266,17 @@ impl Output for ClickHouse {
 
     fn contact(&self) -> Option<Contact> {
         Some(Contact { server: self.writer.url.clone(), linger: self.limits.linger, ..Contact::default() })
+    }
+
+    fn probe(&self, once: Once, limit: Duration) -> Option<Probe> {
+        let probe = ask::Ask {
+            writer: self.writer.clone(),
+            user: self.user.clone(),
+            creates: !self.create.is_empty(),
+            once,
+            limit,
+        };
+        Some(Box::pin(probe.all()))
     }
 
     async fn connect(&mut self, context: &OutputContext) -> Result<(), OutputError> {

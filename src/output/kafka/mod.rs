@@ -45,11 +45,11 @@ use self::{
     settle::Settlement,
     topics::{LookUp, Topics},
 };
-use super::{Addressed, Delivery, Output, OutputContext, OutputError, Parcel, WriteError, WriteLimits};
+use super::{Addressed, Delivery, Once, Output, OutputContext, OutputError, Parcel, WriteError, WriteLimits};
 use crate::{
     client::{
-        self, Contact,
-        kafka::{Connection, Refused, Watch},
+        self, Contact, Probe,
+        kafka::{self, Connection, Refused, Watch},
     },
     diagnostic::Fault,
     message::MessageRef,
@@ -180,6 +180,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(8);
 
 struct KafkaOutput {
     client: ClientConfig,
+    /// How to reach the brokers, without what only a producer needs.
+    connection: ClientConfig,
     brokers: String,
     server: String,
     linger: Duration,
@@ -233,6 +235,7 @@ impl KafkaOutput {
         let (true, Some(topic)) = (faults.is_empty(), topic) else { return Err(faults) };
         Ok(Self {
             client: config.client(section),
+            connection: config.connection.client_config(&section.folder),
             brokers: config.connection.brokers(),
             server: config.connection.server(),
             linger: Duration::from_millis(config.linger_ms.into()),
@@ -502,6 +505,19 @@ impl Output for KafkaOutput {
             linger: self.linger,
             ..Contact::default()
         })
+    }
+
+    fn probe(&self, _once: Once, limit: Duration) -> Option<Probe> {
+        let topic = self.address.topic.constant().map(str::to_owned);
+        let bytes_max = self.message_bytes_max;
+        let probe = kafka::ask(&self.connection, &self.brokers, limit, move |brokers| {
+            let mut faults = brokers.advertised()?;
+            if let Some(topic) = topic {
+                faults.extend(brokers.topic("topic", &topic, kafka::Use::Write { bytes_max })?);
+            }
+            Ok(faults)
+        });
+        Some(probe)
     }
 
     async fn connect(&mut self, context: &OutputContext) -> Result<(), OutputError> {

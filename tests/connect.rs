@@ -1,0 +1,197 @@
+//! `streamer lint --connect` against real services: what it finds, where, and that it leaves everything as it was.
+mod common;
+
+use common::{
+    Case, Stack, eventually, kafka,
+    project::{Project, text},
+};
+
+/// What `lint --connect` says of a pipeline, one line a finding, and its exit code.
+fn connect(pipeline: &str) -> (Vec<String>, i32) {
+    connect_all(&[("p.yaml", pipeline)])
+}
+
+fn connect_all(files: &[(&str, &str)]) -> (Vec<String>, i32) {
+    let project = Project::new(files);
+    let names = files.iter().map(|(name, _)| *name);
+    // The machine may be busy: the limit is not what is tested here.
+    let arguments = ["lint", "--connect", "--connect-timeout", "60", "--format", "concise"];
+    let output = project.streamer(&arguments.into_iter().chain(names).collect::<Vec<_>>());
+    let code = output.status.code().expect("it ends by itself");
+    assert_ne!(code, 2, "{}", text(&output.stderr));
+    (text(&output.stdout).lines().map(str::to_owned).collect(), code)
+}
+
+/// One finding, with this beginning and all of `parts`.
+#[track_caller]
+fn is_one(found: &[String], start: &str, parts: &[&str]) {
+    let [line] = found else { panic!("not one finding: {found:#?}") };
+    assert!(line.starts_with(start), "{line}\n{start}");
+    for part in parts {
+        assert!(line.contains(part), "no `{part}` in: {line}");
+    }
+}
+
+fn reading(brokers: &str, topic: &str) -> String {
+    format!(
+        "inputs:\n  in:\n    kafka:\n      brokers: {brokers}\n      topics: [{topic}]\n      group: g\noutputs:\n  out: {{ drop: {{}} }}\ndead_letter: {{ drop: {{}} }}\n"
+    )
+}
+
+fn writing(brokers: &str, topic: &str, more: &str) -> String {
+    format!(
+        "inputs:\n  in: {{ generate: {{ count: 1 }} }}\noutputs:\n  out:\n    kafka:\n      brokers: {brokers}\n      topic: {topic}\n{more}dead_letter: {{ drop: {{}} }}\n"
+    )
+}
+
+/// From a topic into a table, each row once.
+fn into_table(case: &Case, more: &str) -> String {
+    let Stack { kafka, clickhouse, .. } = &case.stack;
+    format!(
+        "inputs:\n  in: {{ kafka: {{ brokers: {kafka}, topics: [{}], group: g }} }}\noutputs:\n  out:\n    clickhouse:\n      url: {}\n      table: {}\n{more}dead_letter: {{ drop: {{}} }}\n",
+        case.kafka_topic(),
+        clickhouse.url,
+        case.table()
+    )
+}
+
+/// Topics that the brokers know.
+fn exists(brokers: &str, topic: &str) -> bool {
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    let mut config = rdkafka::ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("broker.address.family", "v4");
+    let consumer: BaseConsumer = config.create().expect("the settings are right");
+    let metadata = eventually("Kafka lists its topics", || {
+        consumer.fetch_metadata(None, std::time::Duration::from_secs(10)).map_err(|error| error.to_string())
+    });
+    metadata.topics().iter().any(|found| found.name() == topic)
+}
+
+#[test]
+fn what_is_well_is_clean() {
+    let case = Case::new(&Stack::running(), "well");
+    case.create_table();
+    kafka::create(&case.stack.kafka, case.kafka_topic(), 3, &[]);
+    assert_eq!(connect(&into_table(&case, "")), (Vec::new(), 0));
+    let demanded = format!("delivery: exactly_once\n{}", into_table(&case, ""));
+    assert_eq!(connect(&demanded), (Vec::new(), 0));
+    assert_eq!(connect(&writing(&case.stack.kafka, case.kafka_topic(), "")), (Vec::new(), 0));
+    assert_eq!(connect(&reading(&case.stack.kafka, "'^no-such.*'")), (Vec::new(), 0), "a pattern may match nothing");
+}
+
+#[test]
+fn a_server_that_is_away_is_one_finding_at_its_address() {
+    // Nobody listens on port 1.
+    let (found, code) = connect(&reading("127.0.0.1:1", "t"));
+    is_one(&found, "p.yaml:4:16: error[unreachable-server] Kafka at `127.0.0.1:1` cannot be reached: ", &["refused"]);
+    assert_eq!(code, 1);
+    let (read, write) = (reading("127.0.0.1:1", "t"), writing("127.0.0.1:1", "u", ""));
+    let (found, _) = connect_all(&[("a.yaml", &read), ("b.yaml", &format!("name: b\n{write}"))]);
+    is_one(&found, "a.yaml:4:16: error[unreachable-server]", &[]);
+
+    let table = "inputs:\n  in: { generate: { count: 1 } }\noutputs:\n  out:\n    clickhouse:\n      url: http://127.0.0.1:1\n      table: t\ndead_letter: { drop: {} }\n";
+    let (found, code) = connect(table);
+    is_one(&found, "p.yaml:6:12: error[unreachable-server] ClickHouse at `http://127.0.0.1:1` cannot", &["refused"]);
+    assert_eq!(code, 1);
+}
+
+#[test]
+fn a_missing_topic_is_found_and_not_made() {
+    let case = Case::new(&Stack::running(), "absent");
+    let (brokers, topic) = (&case.stack.kafka, case.kafka_topic());
+    let says = format!("topic `{topic}` does not exist on Kafka at `{brokers}`");
+    let (found, _) = connect(&reading(brokers, topic));
+    is_one(&found, "p.yaml:5:16: ", &["[absent-topic]", &says]);
+    let (found, _) = connect(&writing(brokers, topic, ""));
+    is_one(&found, "p.yaml:7:14: ", &["[absent-topic]", &says]);
+    assert!(!exists(brokers, topic), "asking has made the topic");
+}
+
+#[test]
+fn a_topic_that_takes_less_than_is_written_is_found() {
+    let case = Case::new(&Stack::running(), "limit");
+    let (brokers, topic) = (&case.stack.kafka, case.kafka_topic());
+    kafka::create(brokers, topic, 1, &[("max.message.bytes", "20000")]);
+    let (found, code) = connect(&writing(brokers, topic, "      message_bytes_max: 30000\n"));
+    let says = format!("topic `{topic}` takes messages of up to 20000 bytes, this output writes up to 30000");
+    is_one(&found, "p.yaml:8:26: warning[message-limit] ", &[&says]);
+    assert_eq!(code, 0);
+    assert_eq!(connect(&writing(brokers, topic, "      message_bytes_max: 20000\n")).0, <[String; 0]>::default());
+}
+
+#[test]
+fn a_topic_without_enough_replicas_takes_nothing() {
+    let case = Case::new(&Stack::running(), "thin");
+    let (brokers, topic) = (&case.stack.kafka, case.kafka_topic());
+    kafka::create(brokers, topic, 2, &[("min.insync.replicas", "2")]);
+    let (found, code) = connect(&writing(brokers, topic, ""));
+    is_one(&found, "p.yaml:7:14: error[topic-unavailable] 2 of 2 partition(s)", &["fewer than 2 replicas in sync"]);
+    assert_eq!(code, 1);
+    assert_eq!(connect(&reading(brokers, topic)).0, <[String; 0]>::default(), "it can be read all the same");
+}
+
+#[test]
+fn a_missing_table_is_found_and_not_made() {
+    let case = Case::new(&Stack::running(), "notable");
+    kafka::create(&case.stack.kafka, case.kafka_topic(), 1, &[]);
+    let (found, code) = connect(&into_table(&case, ""));
+    is_one(&found, "p.yaml:7:14: error[absent-table] there is no table", &[case.table()]);
+    assert_eq!(code, 1);
+    let sql = format!("CREATE TABLE {} (a UInt8) ENGINE = MergeTree ORDER BY a", case.table());
+    let project = Project::new(&[("p.yaml", &into_table(&case, "      create: t.sql\n")), ("t.sql", &sql)]);
+    let output = project.streamer(&["lint", "--connect", "--connect-timeout", "60", "--format", "concise", "p.yaml"]);
+    is_one(&[text(&output.stdout).trim().to_owned()], "p.yaml:7:14: note[absent-table]", &[]);
+    let there = format!("SELECT name FROM system.tables WHERE concat(database, '.', name) = '{}'", case.table());
+    assert_eq!(case.stack.clickhouse.query(&there), Ok(Vec::new()), "asking has made the table");
+}
+
+#[test]
+fn a_table_that_recognises_nothing_is_found_with_what_to_run() {
+    let case = Case::new(&Stack::running(), "window");
+    kafka::create(&case.stack.kafka, case.kafka_topic(), 1, &[]);
+    let clickhouse = &case.stack.clickhouse;
+    let run = |sql: &str| clickhouse.query(sql).unwrap();
+    run("CREATE DATABASE IF NOT EXISTS iot");
+    run(&format!("CREATE TABLE {} (a UInt8) ENGINE = MergeTree ORDER BY a", case.table()));
+    let alter = "MODIFY SETTING non_replicated_deduplication_window = 10000`";
+    let (found, code) = connect(&into_table(&case, ""));
+    is_one(&found, "p.yaml:7:14: warning[no-deduplication]", &[alter]);
+    assert_eq!(code, 0);
+    let demanded = format!("delivery: exactly_once\n{}", into_table(&case, ""));
+    let (found, code) = connect(&demanded);
+    is_one(&found, "p.yaml:8:14: error[no-deduplication]", &[alter]);
+    assert_eq!(code, 1);
+    // What it says mends it.
+    let statement = found[0].split("run `").nth(1).unwrap().trim_end_matches('`');
+    run(statement);
+    assert_eq!(connect(&demanded), (Vec::new(), 0));
+    // A view behind the table is another place where rows come twice.
+    run(&format!("CREATE MATERIALIZED VIEW {0}_view ENGINE = MergeTree ORDER BY a AS SELECT a FROM {0}", case.table()));
+    let (found, _) = connect(&demanded);
+    is_one(&found, "p.yaml:8:14: error[no-deduplication]", &[".inner_id.", alter]);
+}
+
+#[test]
+fn a_refused_password_stands_at_the_password() {
+    let case = Case::new(&Stack::running(), "refused");
+    kafka::create(&case.stack.kafka, case.kafka_topic(), 1, &[]);
+    let secret = "      user: default\n      password: \"${X:-not-the-password}\"\n";
+    let (found, code) = connect(&into_table(&case, secret));
+    is_one(
+        &found,
+        "p.yaml:9:17: error[refused-sign-in] ClickHouse at ",
+        &["refuses the sign-in", "password is incorrect"],
+    );
+    assert!(!found[0].contains("not-the-password"), "a secret has left: {}", found[0]);
+    assert_eq!(code, 1);
+}
+
+#[test]
+fn without_the_option_nobody_is_asked() {
+    let project = Project::new(&[("p.yaml", &reading("127.0.0.1:1", "t"))]);
+    let output = project.streamer(&["lint", "p.yaml"]);
+    assert_eq!((text(&output.stdout).as_str(), output.status.code()), ("", Some(0)));
+    let output = project.streamer(&["lint", "--connect-timeout", "5", "p.yaml"]);
+    assert!(text(&output.stderr).contains("--connect"), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(2));
+}
