@@ -43,6 +43,10 @@ class Kafka(Service):
         # The first compiler tier and the serial collector: quick to start and small, and fast enough for tests.
         return [*self._java(), "-Xmx512m", "-Xms256m", "kafka.Kafka", str(self.folder / "config")]
 
+    def worth_retrying(self, log: str) -> bool:
+        # On a busy machine the JVM has died without a word a few times, and started well right after.
+        return not log.strip()
+
     def ready(self) -> bool:
         return probe.kafka(self.all_ports["kafka"])
 

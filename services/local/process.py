@@ -18,6 +18,18 @@ from pathlib import Path
 from .fault import Fault
 
 
+# How children of ours have ended, as `os.waitpid` says it.
+ENDS: dict[int, int] = {}
+
+
+def end(pid: int) -> str:
+    """How a child of ours has ended, in words; empty when that is not known."""
+    if pid not in ENDS:
+        return ""
+    code = os.waitstatus_to_exitcode(ENDS[pid])
+    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+
+
 def spawn(argv: list[str], log: Path, pid_file: Path, cwd: Path) -> int:
     """Starts `argv` in a session of its own, its output appended to `log`, and returns its pid.
 
@@ -44,11 +56,19 @@ def running(pid_file: Path) -> int | None:
         pid, argv = int(record["pid"]), record["argv"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return pid if not gone(pid) and command_line(pid) == argv else None
+    for _ in range(100):
+        if gone(pid):
+            return None
+        found = command_line(pid)
+        if found:
+            return pid if found == argv else None
+        # It lives and shows no arguments: it is about to become another program, or to end.
+        time.sleep(0.01)
+    return None
 
 
 def command_line(pid: int) -> list[str]:
-    """The arguments of a process; empty when it is gone or exiting."""
+    """The arguments of a process; empty when it is gone, exiting or in the middle of exec."""
     try:
         text = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     except OSError:
@@ -59,7 +79,9 @@ def command_line(pid: int) -> list[str]:
 def gone(pid: int) -> bool:
     """True when the process has ended to the last thread, so that its ports, files and locks are free again."""
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)  # when it is our own child, nobody else clears it away
+        ended, status = os.waitpid(pid, os.WNOHANG)  # when it is our own child, nobody else clears it away
+        if ended:
+            ENDS[pid] = status
     if state(pid) not in ("", "Z", "X"):
         return False
     try:

@@ -78,13 +78,14 @@ class Service:
     def start(self) -> None:
         """Starts the service if it is stopped, and waits until it is ready."""
         deadline = time.monotonic() + READY_SECONDS
+        pid = 0
         while True:
             self.check_ports()
             self.data.mkdir(parents=True, exist_ok=True)
             log_start = self.log.stat().st_size if self.log.exists() else 0
             if self.state() == "stopped":
                 self.prepare()
-                process.spawn(self.argv(), self.log, self.pid_file, self.folder)
+                pid = process.spawn(self.argv(), self.log, self.pid_file, self.folder)
             elif self.state() == "paused":
                 raise Fault(f"{self.name} is paused: resume it")
             if self._became_ready(deadline):
@@ -93,7 +94,8 @@ class Service:
                 file.seek(log_start)
                 log = file.read().decode(errors="replace")
             if not self.worth_retrying(log) or time.monotonic() > deadline:
-                raise Fault(f"{self.name} died at start: {cause(log)} (log: {shown(self.log)})")
+                how = f" by {end}" if (end := process.end(pid)) else ""
+                raise Fault(f"{self.name} died at start{how}: {cause(log)} (log: {shown(self.log)})")
             time.sleep(0.2)
 
     def _became_ready(self, deadline: float) -> bool:
