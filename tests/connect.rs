@@ -2,8 +2,9 @@
 mod common;
 
 use common::{
-    Case, Stack, eventually, kafka,
+    Case, MQTT_TO_KAFKA, Stack, eventually, kafka,
     project::{Project, text},
+    root, streamer,
 };
 
 /// What `lint --connect` says of a pipeline, one line a finding, and its exit code.
@@ -184,6 +185,44 @@ fn a_refused_password_stands_at_the_password() {
     );
     assert!(!found[0].contains("not-the-password"), "a secret has left: {}", found[0]);
     assert_eq!(code, 1);
+}
+
+#[test]
+fn an_mqtt_broker_is_asked_for_everything() {
+    let pipeline = |address: &str| {
+        format!(
+            "inputs:\n  in:\n    mqtt:\n      url: mqtt://{address}\n      client_id: c\n      topics: [a/+, {{ filter: b, qos: 2 }}, $share/g/c]\noutputs:\n  out:\n    mqtt: {{ url: mqtt://{address}, topic: d, qos: 2, retain: true }}\ndead_letter: {{ drop: {{}} }}\n"
+        )
+    };
+    let (found, code) = connect(&pipeline(&Stack::running().mqtt));
+    is_one(&found, "p.yaml:6:44: warning[shared-subscription]", &[]);
+    assert_eq!(code, 0);
+    let (found, code) = connect(&pipeline("127.0.0.1:1"));
+    let found: Vec<_> = found.into_iter().filter(|line| !line.contains("shared-subscription")).collect();
+    is_one(&found, "p.yaml:4:12: error[unreachable-server] the MQTT broker at mqtt://127.0.0.1:1 ", &["refused"]);
+    assert_eq!(code, 1);
+}
+
+#[test]
+fn asking_an_mqtt_broker_leaves_the_session_of_a_pipeline_alone() {
+    let case = Case::new(&Stack::running(), "session");
+    let file = root().join(format!("pipelines/{MQTT_TO_KAFKA}.yaml"));
+    let ask = || {
+        let arguments = ["lint", "--connect", "--connect-timeout", "60", "--format", "concise"];
+        let output = streamer::output(&case, &[&arguments[..], &[file.to_str().unwrap()]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+    };
+    let mut streamer = case.start(&[MQTT_TO_KAFKA]);
+    streamer.wait_ready();
+    ask();
+    streamer.terminate();
+    assert!(!streamer.log().contains("took over"), "{}", streamer.log());
+    // Whoever starts clean under the pipeline's name, or ends its session, loses what comes while it is away.
+    ask();
+    case.publisher().publish(&(0..20).map(|seq| case.telemetry(seq)).collect::<Vec<_>>());
+    ask();
+    streamer.start_again();
+    case.nothing_lost_in_topic(&streamer, 20);
 }
 
 #[test]

@@ -10,11 +10,13 @@ mod rules;
 const ASKS: &[&str] = &[
     "absent-table",
     "absent-topic",
+    "broker-limit",
     "message-limit",
     "missing-right",
     "no-deduplication",
     "not-checked",
     "refused-sign-in",
+    "refused-subscription",
     "topic-unavailable",
     "unfit-table",
     "unreachable-server",

@@ -1,4 +1,5 @@
 //! What the `mqtt` input and the `mqtt` output share: settings, the way to an open connection, packets, topics.
+mod ask;
 mod backoff;
 mod link;
 pub mod packet;
@@ -12,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use url::Url;
 
+pub use ask::{Wanted, ask};
 pub use backoff::Backoff;
 pub use link::{Dial, Granted, Hello, Link, LinkError, Outbox};
 pub use pulse::{Beat, Pulse};

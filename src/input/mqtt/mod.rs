@@ -19,6 +19,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -33,8 +34,8 @@ use super::{Input, InputContext, InputError, Replay, TopicNames};
 use crate::{
     ack::Ack,
     client::{
-        self, Contact,
-        mqtt::{Connection, Dial, Hello, Protocol, packet::REMAINING_MAX, topic::Filter},
+        self, Contact, Probe,
+        mqtt::{self, Connection, Dial, Hello, Protocol, packet::REMAINING_MAX, topic::Filter},
     },
     diagnostic::Fault,
     message::{Batch, Captures},
@@ -176,6 +177,8 @@ pub enum Retained {
 struct Topic {
     filter: Filter,
     qos: u8,
+    /// The setting that names it.
+    field: String,
 }
 
 /// The checked settings, as the session needs them.
@@ -294,7 +297,7 @@ fn topics(config: &Config, faults: &mut Vec<Fault>) -> Vec<Topic> {
                 Fault::new("duplicate", &field, format!("`{}` is subscribed to twice", filter.wire))
                     .label("the broker would keep only one of them"),
             ),
-            Ok(filter) => topics.push(Topic { filter, qos }),
+            Ok(filter) => topics.push(Topic { filter, qos, field }),
         }
     }
     topics
@@ -339,6 +342,17 @@ impl Input for MqttInput {
             },
             ..Contact::default()
         })
+    }
+
+    fn probe(&self, limit: Duration) -> Option<Probe> {
+        // Who asks for a shared subscription gets messages of the others.
+        let topics = self.plan.topics.iter().filter(|topic| !topic.filter.wire.starts_with("$share/"));
+        let wanted = topics.map(|topic| mqtt::Wanted {
+            filter: topic.filter.wire.clone(),
+            qos: topic.qos,
+            field: topic.field.clone(),
+        });
+        Some(mqtt::ask(self.plan.dial.clone(), limit, wanted.collect(), |_| Vec::new()).boxed())
     }
 
     async fn connect(&mut self, context: &InputContext) -> Result<(), InputError> {

@@ -20,11 +20,13 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::publisher::{Job, Publisher};
-use super::{Addressed, Delivery, Output, OutputContext, OutputError, Parcel, Rejection, WriteError, WriteLimits};
+use super::{
+    Addressed, Delivery, Once, Output, OutputContext, OutputError, Parcel, Rejection, WriteError, WriteLimits,
+};
 use crate::{
     client::{
-        self, Contact,
-        mqtt::{Connection, Dial, Hello, topic::check_topic},
+        self, Contact, Probe,
+        mqtt::{self, Connection, Dial, Granted, Hello, topic::check_topic},
     },
     diagnostic::Fault,
     message::{MessageRef, Span},
@@ -141,6 +143,26 @@ impl Output for MqttOutput {
             client_id: Some(self.plan.dial.client_id.clone()).filter(|id| !id.is_empty()),
             ..Contact::default()
         })
+    }
+
+    fn probe(&self, _once: Once, limit: Duration) -> Option<Probe> {
+        let plan = self.plan.clone();
+        let check = move |granted: &Granted| {
+            let mut faults = Vec::new();
+            let url = &plan.dial.url;
+            if granted.qos_max < plan.qos {
+                let title = format!("the broker at {url} takes messages with qos {} at most", granted.qos_max);
+                let fault = Fault::new("broker-limit", "qos", title).label("more than the broker takes");
+                faults.push(fault.help(format!("write `qos: {}`", granted.qos_max)));
+            }
+            if plan.retain && !granted.retain_available {
+                let title = format!("the broker at {url} keeps no retained messages");
+                let fault = Fault::new("broker-limit", "retain", title).label("not offered by the broker");
+                faults.push(fault.help("write `retain: false`"));
+            }
+            faults
+        };
+        Some(mqtt::ask(self.plan.dial.clone(), limit, Vec::new(), check).boxed())
     }
 
     async fn connect(&mut self, context: &OutputContext) -> Result<(), OutputError> {
