@@ -228,10 +228,9 @@ impl Brokers {
         let mut wait = FIRST_WAIT;
         loop {
             let asked = self.consumer.fetch_metadata(topic, wait.min(self.left()));
-            let error = match asked {
-                Ok(metadata) => return Ok(metadata),
-                Err(error) => error,
-            };
+            if let Ok(metadata) = asked {
+                return Ok(metadata);
+            }
             // What librdkafka has heard meanwhile waits in its queue.
             while self.consumer.poll(Duration::from_millis(1)).is_some() {}
             let heard = self.consumer.context();
@@ -242,7 +241,7 @@ impl Brokers {
             }
             if heard.all_down.load(Ordering::Acquire) || self.left() <= LEAST {
                 let reason = heard.last.lock().clone();
-                let reason = reason.unwrap_or_else(|| lower_first(&error.to_string()));
+                let reason = reason.unwrap_or_else(|| "no answer in time".to_owned());
                 return Err(probe::unreachable("brokers", &what, &reason));
             }
             wait *= 2;
