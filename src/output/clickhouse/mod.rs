@@ -6,6 +6,7 @@
 //! recorded range under the same token, which the server then drops if it had arrived. Each payload is one JSON object; columns and types come from the table, values are checked and made binary
 //! here, and a value that does not fit is refused alone, with the column's name.
 mod block;
+mod compare;
 mod encode;
 mod insert;
 mod once;
@@ -19,6 +20,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tracing::{info, warn};
 use url::{Host, Url};
+
+pub use compare::{Compared, Judged};
 
 use self::{
     encode::Surplus,
@@ -209,6 +212,10 @@ struct ClickHouse {
 }
 
 fn build(section: &Section) -> Result<Box<dyn Output>, Vec<Fault>> {
+    Ok(Box::new(parts(section)?))
+}
+
+fn parts(section: &Section) -> Result<ClickHouse, Vec<Fault>> {
     let config: Config = decode(section)?;
     let mut faults = Vec::new();
     let is_local = check_url(&config.url, &mut faults);
@@ -243,7 +250,7 @@ fn build(section: &Section) -> Result<Box<dyn Output>, Vec<Fault>> {
     };
     let settings = config.settings.iter().map(|(name, value)| (name.clone(), value.text())).collect();
     let writer = Writer::new(Server::new(&access), config.url.clone(), name, rules, settings);
-    Ok(Box::new(ClickHouse {
+    Ok(ClickHouse {
         writer: Arc::new(writer),
         limits: WriteLimits {
             messages_max: config.batch_messages_max,
@@ -254,7 +261,7 @@ fn build(section: &Section) -> Result<Box<dyn Output>, Vec<Fault>> {
         user: config.user,
         create,
         said: None,
-    }))
+    })
 }
 
 #[async_trait]
