@@ -1,9 +1,13 @@
 //! The audit of a table against its topic: what is missing, doubled and from elsewhere is found, and nothing else.
 mod common;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use common::{Case, KAFKA_TO_CLICKHOUSE, Stack, equal, kafka::Producer, streamer::output};
+use rdkafka::{
+    ClientConfig,
+    producer::{BaseProducer, BaseRecord, Producer as _},
+};
 use serde_json::Value;
 
 /// Fills the case's table by running the shipped pipeline on `count` messages and one that is no JSON.
@@ -130,6 +134,42 @@ fn rows_whose_messages_retention_has_removed_are_told_apart() {
     case.stack.clickhouse.query(&back).expect("a row comes back");
     let (code, out, _) = verify(&case, &["--by", "device_id,ts"]);
     assert!(code == 0 && out.contains("99 unaccounted: ") && out.contains("\nclean: "), "{out}");
+}
+
+#[test]
+fn aborted_messages_and_marks_of_transactions_make_no_rows_and_the_group_stays_as_it_is() {
+    let case = Case::new(&Stack::running(), "verifytx");
+    common::kafka::create(&case.stack.kafka, case.kafka_topic(), 1, &[]);
+    filled(&case, 100);
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &case.stack.kafka).set("broker.address.family", "v4");
+    config.set("transactional.id", &case.id);
+    let producer: BaseProducer = config.create().expect("the settings are right");
+    let wait = Duration::from_secs(30);
+    producer.init_transactions(wait).expect("the broker knows transactions");
+    for (first, commits) in [(100, true), (200, false), (300, true)] {
+        producer.begin_transaction().expect("none is open");
+        for seq in first..first + 20 {
+            let (key, value) = case.wrapped(seq);
+            producer.send(BaseRecord::to(case.kafka_topic()).key(&key).payload(&value)).expect("there is room");
+        }
+        producer.flush(wait).expect("the broker takes them");
+        let end = if commits { producer.commit_transaction(wait) } else { producer.abort_transaction(wait) };
+        end.expect("the transaction ends");
+    }
+    // 20 aborted messages, and the mark at the end of each transaction.
+    let empty = |report: &Value| report["partitions"][0]["empty"].clone();
+    let (code, before) = report(&case, "ts");
+    assert_eq!((code, numbers(&before, &["messages", "rows_ahead", "rows"])), (0, vec![101, 40, 100]), "{before}");
+    assert_eq!(empty(&before), 23, "{before}");
+    // Had the audit joined the group or committed for it, messages would not come or be passed over.
+    let mut streamer = case.start(&[KAFKA_TO_CLICKHOUSE]);
+    streamer.eventually("what was committed has rows", || equal(case.stack.clickhouse.count(case.table())?, 140));
+    let (code, during) = report(&case, "ts");
+    assert_eq!((code, numbers(&during, &DIFFERENCES), empty(&during)), (0, vec![0; 4], 23.into()), "{during}");
+    assert_eq!(streamer.terminate().code(), Some(0));
+    let (code, after) = report(&case, "ts");
+    assert_eq!((code, numbers(&after, &["messages", "rows_ahead", "rows"])), (0, vec![141, 0, 140]), "{after}");
 }
 
 #[test]
