@@ -38,9 +38,9 @@ struct Args {
     /// Columns that tell rows apart, so that missing and doubled rows are found and not only counted
     #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
     by: Vec<String>,
-    /// Most examples of each kind of difference
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    limit: usize,
+    /// Most examples of each kind of difference, up to 1000: each message is read once more
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=1000))]
+    limit: u16,
     /// Most memory for the keys of --by, in bytes; a key takes up to 141
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 30, value_parser = clap::value_parser!(u64).range(1 << 20..))]
     memory_bytes_max: u64,
@@ -82,7 +82,7 @@ impl Args {
         };
         let options = Options {
             by: self.by.iter().map(|column| column.trim().to_owned()).collect(),
-            examples_max: self.limit,
+            examples_max: self.limit.into(),
             memory_bytes_max: usize::try_from(self.memory_bytes_max).unwrap_or(usize::MAX),
         };
         // Its own thread keeps connections alive while this one reads topics.
