@@ -41,7 +41,12 @@ class Streamer:
     def __init__(self, binary: Path, pipelines: List[Path], environment: Dict[str, str], folder: Path) -> None:
         self.page = f"http://127.0.0.1:{free([])}"
         self.log = folder / f"{pipelines[0].stem}.log"
-        own = {"STREAMER_HTTP": self.page.partition("//")[2], "STATE_DIR": str(folder / "state"), "STREAMER_LOG": "warn"}
+        own = {
+            "STREAMER_HTTP": self.page.partition("//")[2],
+            "STATE_DIR": str(folder / "state"),
+            "ARCHIVE_DIR": str(folder / "archive"),
+            "STREAMER_LOG": "warn",
+        }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [str(binary), "run", *map(str, pipelines)], cwd=ROOT, env={**environment, **own}, stderr=log, stdout=log
@@ -116,10 +121,27 @@ def measure(name: str, messages: int, streamer: Streamer, start: Callable[[], No
     print(json.dumps(line), flush=True)
 
 
+def without_archive(pipeline: Path, folder: Path) -> Path:
+    """A copy of a shipped pipeline that archives nothing; its relative paths still lead where they did."""
+    kept, inside = [], False
+    for line in pipeline.read_text().splitlines(keepends=True):
+        inside = line.startswith("archive:") or (inside and (line.startswith(" ") or not line.strip()))
+        if not inside:
+            kept.append(line)
+    if not (folder / "schemas").exists():
+        (folder / "schemas").symlink_to(ROOT / "schemas")
+    (folder / "pipelines").mkdir(exist_ok=True)
+    copy = folder / "pipelines" / pipeline.name
+    copy.write_text("".join(kept))
+    return copy
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--streamer", type=Path, required=True, help="the binary, a release build")
     parser.add_argument("--messages", type=int, default=200_000)
+    parser.add_argument("--no-archive", action="store_true", help="the pipelines without their `archive:`")
+    parser.add_argument("--no-spool", action="store_true", help="the pipelines with their `spool:` turned off")
     options = parser.parse_args()
     stack = [sys.executable, str(ROOT / "services/stack.py")]
     name = f"bench-{os.getpid()}"
@@ -128,12 +150,13 @@ def main() -> None:
         answer = subprocess.run([*stack, "env", "--name", name], check=True, capture_output=True, text=True).stdout
         exported = dict(line.removeprefix("export ").split("=", 1) for line in answer.splitlines())
         with tempfile.TemporaryDirectory() as folder:
-            run(options.streamer, options.messages, {**os.environ, **exported}, Path(folder))
+            environment = {**os.environ, **exported, **({"SPOOL": "false"} if options.no_spool else {})}
+            run(options.streamer, options.messages, environment, Path(folder), not options.no_archive)
     finally:
         subprocess.run([*stack, "down", "--name", name], check=False, stdout=sys.stderr)
 
 
-def run(binary: Path, messages: int, environment: Dict[str, str], folder: Path) -> None:
+def run(binary: Path, messages: int, environment: Dict[str, str], folder: Path, archive: bool) -> None:
     kafka, clickhouse = environment["KAFKA_BOOTSTRAP"], environment["CLICKHOUSE_URL"]
     each = messages // PUBLISHERS
     messages = each * PUBLISHERS
@@ -154,11 +177,14 @@ def run(binary: Path, messages: int, environment: Dict[str, str], folder: Path) 
         load = [str(binary), "run", "--http", "off", *map(str, files)]
         subprocess.run(load, env={**environment, "STREAMER_LOG": "error"}, check=True)
 
-    pipelines = ROOT / "pipelines"
-    to_kafka = Streamer(binary, [pipelines / "mqtt-to-kafka.yaml"], environment, folder)
+    def shipped(name: str) -> List[Path]:
+        pipeline = ROOT / "pipelines" / f"{name}.yaml"
+        return [pipeline if archive else without_archive(pipeline, folder)]
+
+    to_kafka = Streamer(binary, shipped("mqtt-to-kafka"), environment, folder)
     measure("mqtt-to-kafka", messages, to_kafka, publish, lambda: records(kafka, "telemetry"))
 
-    to_table = Streamer(binary, [pipelines / "kafka-to-clickhouse.yaml"], environment, folder)
+    to_table = Streamer(binary, shipped("kafka-to-clickhouse"), environment, folder)
     measure("kafka-to-clickhouse", messages, to_table, lambda: None, lambda: rows(clickhouse, "iot.telemetry"))
 
 

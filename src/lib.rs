@@ -21,3 +21,4 @@ pub mod script;
 pub mod serve;
 pub mod spec;
 pub mod step;
+pub mod verify;

@@ -22,6 +22,7 @@ const ROOMS: &[&str] = &[
     "lint",
     "dead_letter",
     "pipeline",
+    "verify",
     "explain",
     "http",
     "serve",

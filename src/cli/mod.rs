@@ -21,6 +21,7 @@ mod replay;
 mod run;
 mod schema;
 mod test;
+mod verify;
 
 use std::{
     io::{self, Write as _},
@@ -38,6 +39,7 @@ const COMMANDS: &[Command] = &[
     map::COMMAND,
     new::COMMAND,
     replay::COMMAND,
+    verify::COMMAND,
     dead_letter::COMMAND,
     list::COMMAND,
     graph::COMMAND,
@@ -69,6 +71,7 @@ Examples:
   streamer map my.yaml samples     try a pipeline's steps on samples
   streamer new mqtt/map/kafka      a pipeline to start from
   streamer replay archive/x --pipeline my.yaml   do the work again from an archive
+  streamer verify my.yaml          compare the table with the topic it is filled from
   streamer list                    what inputs, steps and outputs there are
   streamer list mqtt               every setting of one of them";
 

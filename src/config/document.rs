@@ -136,7 +136,8 @@ impl Document {
                     span: node.span.clone(),
                     node,
                 })),
-                key @ ("dead_letter" | "archive") if !node.is_null() => slots.push(Slot {
+                // Without a value nothing is archived, which its key denies; `dead_letter` has a warning of its own.
+                key @ ("dead_letter" | "archive") if key == "archive" || !node.is_null() => slots.push(Slot {
                     role: if key == "archive" { Role::Archive } else { Role::DeadLetter },
                     label: key.into(),
                     span: entry.key_span.clone(),

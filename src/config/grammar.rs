@@ -40,6 +40,8 @@ struct Grammar {
     limits: Option<Limits>,
     /// Keep messages on disk while outputs are away, and acknowledge them from there. For inputs whose broker keeps few
     /// messages itself, which is `mqtt`.
+    #[serde(default)]
+    #[schemars(with = "Spool")]
     spool: Option<Spool>,
     /// Examples that `streamer test` runs: one message in, what must come out.
     #[serde(default)]

@@ -7,6 +7,8 @@ mod mqtt;
 pub mod parquet;
 mod stdin;
 
+pub use kafka::{Past, Stretch};
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;

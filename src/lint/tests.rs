@@ -402,6 +402,19 @@ fn the_top_level_is_checked() {
 }
 
 #[test]
+fn a_key_that_turns_something_on_is_not_left_bare() {
+    let head =
+        "inputs: { i: { broker: { url: a://b, topics: x } } }\noutputs: { o: { none: } }\ndead_letter: { none: }\n";
+    check(
+        &format!("{head}archive:\nspool:\n"),
+        &[
+            "4:1 one-component: `archive` names no output (which output?)",
+            "5:1 wrong-type: `spool` of the pipeline must be fields (`key: value`) (expected fields (`key: value`), found nothing)",
+        ],
+    );
+}
+
+#[test]
 fn each_label_holds_one_known_component() {
     let good = "{ url: a://b, topics: x }";
     check(

@@ -1,5 +1,5 @@
 //! Outputs: where messages leave. One file or folder each; `OUTPUTS` lists them.
-mod clickhouse;
+pub mod clickhouse;
 mod drop;
 mod file;
 mod kafka;

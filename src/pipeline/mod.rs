@@ -28,7 +28,7 @@ pub use budget::Memory;
 pub use run::{Environment, InputPart, Limits, OutputPart, Pipeline, StepPart};
 pub use spool::Settings as Spool;
 pub use supervisor::Supervisor;
-pub use trial::{Sample, Trial, Tried, TriedLetter, TriedMessage, bytes_text, check_case};
+pub use trial::{Sample, Through, Trial, Tried, TriedLetter, TriedMessage, bytes_text, check_case};
 
 /// Why a pipeline ended before it was told to. What was not acknowledged comes again.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -65,6 +65,17 @@ pub struct TriedLetter {
     pub place: Option<String>,
 }
 
+/// What came of a batch.
+#[derive(Debug)]
+pub struct Through {
+    /// For each output, what it gets.
+    pub outputs: Vec<Batch>,
+    /// Messages, or parts of them, that would become dead letters.
+    pub failed: u64,
+    /// Messages that were filtered.
+    pub filtered: u64,
+}
+
 impl Trial {
     /// Takes a pipeline that was built; `steps_max` leaves out the steps after so many.
     pub fn new(pipeline: Pipeline, steps_max: Option<usize>) -> Self {
@@ -144,6 +155,20 @@ impl Trial {
             }
         }
         Ok(tried)
+    }
+
+    /// Runs a batch through the steps of the first input.
+    ///
+    /// # Panics
+    /// The pipeline has no input; one that was checked has.
+    pub fn run_batch(&mut self, batch: Batch) -> Through {
+        let (_, work) = self.lanes.first_mut().expect("a checked pipeline has an input");
+        let Worked { batch, shares, failed, filtered } = work.run(batch);
+        let outputs = shares.into_iter().map(|share| match share {
+            Share::All => batch.clone(),
+            Share::Some(indexes) => batch.select(&indexes),
+        });
+        Through { outputs: outputs.collect(), failed: failed.len() as u64, filtered }
     }
 
     /// Nanoseconds of the steps for one message, the best of several rounds over all samples.

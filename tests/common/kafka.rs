@@ -125,6 +125,22 @@ pub fn delete(brokers: &str, topic: &str) {
     eventually("Kafka deletes a topic", || done(runtime.block_on(admin.delete_topics(&[topic], &AdminOptions::new()))));
 }
 
+/// Removes the messages of a partition before an offset, as retention does.
+pub fn trim(brokers: &str, topic: &str, partition: i32, before: i64) {
+    let (admin, runtime) = admin(brokers);
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(topic, partition, Offset::Offset(before)).expect("an offset");
+    eventually("Kafka removes messages", || {
+        let removed = runtime.block_on(admin.delete_records(&offsets, &AdminOptions::new()));
+        removed
+            .map_err(|error| error.to_string())?
+            .elements()
+            .iter()
+            .try_for_each(|e| e.error())
+            .map_err(|e| e.to_string())
+    });
+}
+
 fn admin(brokers: &str) -> (AdminClient<DefaultClientContext>, Runtime) {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("broker.address.family", "v4");

@@ -97,6 +97,23 @@ impl Server {
             .map_err(|error| Failure::Network(format!("unexpected answer to `{}`: {error}", shorten(sql, 80))))
     }
 
+    /// Hands `each` the bytes that a SELECT answers in `format`, piece by piece as they come.
+    ///
+    /// # Errors
+    /// The server refused, cannot be reached, or is silent for the time of a request; or what `each` answers.
+    pub async fn stream<E: From<Failure>>(
+        &self,
+        sql: &str,
+        format: &str,
+        mut each: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut cursor = self.queries.query_raw(sql).fetch_bytes(format).map_err(Failure::from)?;
+        while let Some(piece) = self.limit(async { Ok(cursor.next().await?) }).await? {
+            each(&piece)?;
+        }
+        Ok(())
+    }
+
     /// Runs a statement that answers nothing, such as CREATE TABLE.
     ///
     /// # Errors

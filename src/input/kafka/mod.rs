@@ -22,6 +22,7 @@ mod consumer;
 mod draft;
 mod ledger;
 mod mailbox;
+mod past;
 mod plan;
 mod reading;
 mod renewed;
@@ -41,6 +42,8 @@ use rdkafka::{
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+pub use past::{Past, Stretch};
 
 use self::{
     assignment::Assignment,

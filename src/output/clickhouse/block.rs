@@ -43,6 +43,11 @@ impl Block {
         self.rows[index].message
     }
 
+    /// The bytes of the row at `index`.
+    pub fn row(&self, index: usize) -> &[u8] {
+        &self.body[self.start(index)..self.rows[index].end]
+    }
+
     /// The block without the row at `index`.
     pub fn without(&self, index: usize) -> Self {
         let (start, end) = (self.start(index), self.rows[index].end);

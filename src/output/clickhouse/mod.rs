@@ -7,6 +7,7 @@
 //! here, and a value that does not fit is refused alone, with the column's name.
 mod ask;
 mod block;
+mod compare;
 mod encode;
 mod insert;
 mod once;
@@ -20,6 +21,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tracing::{info, warn};
 use url::{Host, Url};
+
+pub use compare::{Compared, Judged};
 
 use self::{
     encode::Surplus,
@@ -210,6 +213,10 @@ struct ClickHouse {
 }
 
 fn build(section: &Section) -> Result<Box<dyn Output>, Vec<Fault>> {
+    Ok(Box::new(parts(section)?))
+}
+
+fn parts(section: &Section) -> Result<ClickHouse, Vec<Fault>> {
     let config: Config = decode(section)?;
     let mut faults = Vec::new();
     let is_local = check_url(&config.url, &mut faults);
@@ -244,7 +251,7 @@ fn build(section: &Section) -> Result<Box<dyn Output>, Vec<Fault>> {
     };
     let settings = config.settings.iter().map(|(name, value)| (name.clone(), value.text())).collect();
     let writer = Writer::new(Server::new(&access), config.url.clone(), name, rules, settings);
-    Ok(Box::new(ClickHouse {
+    Ok(ClickHouse {
         writer: Arc::new(writer),
         limits: WriteLimits {
             messages_max: config.batch_messages_max,
@@ -255,7 +262,7 @@ fn build(section: &Section) -> Result<Box<dyn Output>, Vec<Fault>> {
         user: config.user,
         create,
         said: None,
-    }))
+    })
 }
 
 #[async_trait]
