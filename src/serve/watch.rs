@@ -23,13 +23,13 @@ const POLL: Duration = Duration::from_secs(2);
 pub(super) struct Watch {
     watcher: Option<Box<dyn Watcher + Send>>,
     changes: mpsc::Receiver<()>,
-    /// A change was seen and is not answered yet.
+    /// A change was seen and is not answered yet, or may have come before the watching began.
     seen: bool,
     folders: BTreeSet<PathBuf>,
 }
 
 impl Watch {
-    /// Watches the folders that `files` are in.
+    /// Watches the folders that `files` are in. They were read before, so the first change is told at once.
     pub fn new(files: &BTreeSet<PathBuf>) -> Self {
         // One is enough: it says that something has changed, not what.
         let (sender, changes) = mpsc::channel(1);
@@ -67,6 +67,8 @@ impl Watch {
             let _ = watcher.unwatch(gone);
         }
         for new in wanted.difference(&self.folders) {
+            // Nobody saw what has changed here since it was read.
+            self.seen = true;
             if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
                 warn!(%error, folder = %new.display(), "changes in this folder are not seen; SIGHUP reads all files anew");
             }
@@ -105,6 +107,17 @@ fn may_matter(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_have_changed_before_the_watching_began_is_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = BTreeSet::from([folder.path().join("a.yaml")]);
+        let mut watch = Watch::new(&files);
+        tokio::time::timeout(CALM * 3, watch.changed()).await.expect("it is told");
+        watch.follow(&files);
+        let again = tokio::time::timeout(CALM * 3, watch.changed()).await;
+        assert!(again.is_err(), "nothing is new");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_change_outlives_a_call_that_is_dropped() {
