@@ -90,17 +90,14 @@ impl File<'_> {
         self.parts.iter().filter(move |part| wanted(part.role)).filter_map(|part| Some((part, part.contact()?)))
     }
 
-    /// What `delivery:` asks of the outputs. The pipeline decides the same when it is built.
+    /// What `delivery:` asks of the outputs.
     fn once(&self) -> Once {
         let of = |wanted| self.parts.iter().filter(move |part: &&Part| part.role == wanted);
         let replays = of(Role::Input).all(|part| part.promise.replay == Some(Replay::ByOffset));
         let mut outputs = of(Role::Output);
         let one = matches!((outputs.next(), outputs.next()), (Some(part), None) if part.promise.recognises);
-        match self.root.entry("delivery").map(|entry| entry.value.text()) {
-            Some(Some("exactly_once")) if replays && one => Once::Demanded,
-            None if replays && one => Once::IfPossible,
-            _ => Once::No,
-        }
+        let demanded = self.root.entry("delivery").map(|entry| entry.value.text() == Some("exactly_once"));
+        Once::of(demanded, replays && one)
     }
 
     /// `path:line:column` of a place in it.

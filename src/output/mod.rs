@@ -57,6 +57,20 @@ pub enum Once {
     Demanded,
 }
 
+impl Once {
+    /// What follows from `delivery:` and from the parts. `demanded` is true when it asks for exactly once, false when for
+    /// less, and none when it is left out; `possible` when all inputs hand out the same ranges again and there is one
+    /// output, which recognises what comes again. With several outputs a batch that has to be divided for one of them
+    /// would come to the others under other names.
+    pub fn of(demanded: Option<bool>, possible: bool) -> Self {
+        match demanded {
+            Some(true) if possible => Self::Demanded,
+            None if possible => Self::IfPossible,
+            _ => Self::No,
+        }
+    }
+}
+
 /// How the pipeline gathers messages into one write. A write starts when any bound is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteLimits {

@@ -117,16 +117,11 @@ impl Pipeline {
     }
 }
 
-/// Every message once needs inputs that record what they hand out, and one output that recognises what comes again.
-/// With several, a batch that has to be divided for one of them would come to the others under other names.
+/// Whether every message is to be written once.
 fn once(delivery: Option<Delivery>, inputs: &[InputPart], outputs: &[OutputPart]) -> Once {
-    let can = inputs.iter().all(|part| part.input.replay() == Replay::ByOffset)
+    let possible = inputs.iter().all(|part| part.input.replay() == Replay::ByOffset)
         && matches!(outputs, [part] if part.output.recognises());
-    match delivery {
-        Some(Delivery::ExactlyOnce) if can => Once::Demanded,
-        None if can => Once::IfPossible,
-        _ => Once::No,
-    }
+    Once::of(delivery.map(|delivery| delivery == Delivery::ExactlyOnce), possible)
 }
 
 fn part<T: ?Sized>(

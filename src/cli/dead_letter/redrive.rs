@@ -7,13 +7,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Opened, Which, Whose, letters, list::aside};
 use crate::{
-    cli::{COULD_NOT, FAULTS, colour, eprint},
+    cli::{COULD_NOT, FAULTS, colour, eprint, progress::Shown},
     config::{self, Delivery},
     dead_letter::{Entry, Group, Id, Letters, Progress, Survey, Way},
     diagnostic::{self, Diagnostic, Format},
@@ -174,7 +173,7 @@ impl Redrive {
             let (store, name, to) = (opened.store.clone(), opened.name().to_owned(), self.way().name());
             tokio::task::spawn_blocking(move || store.marker(&name, to)).await??
         };
-        let (bar, name) = (bar(chosen.len() as u64), opened.name().to_owned());
+        let (total, name) = (chosen.len() as u64, opened.name().to_owned());
         let (store, kept, rate) = (opened.store.clone(), opened.kept.clone(), self.rate.map(f64::from));
         let input = Letters::new(store, kept, chosen, self.way(), rate, marker, progress.clone());
         let pipeline =
@@ -186,32 +185,29 @@ impl Redrive {
             state: self.whose.state_dir.clone(),
             memory: Memory::new(MEMORY_BYTES_MAX),
         };
-        let stop = CancellationToken::new();
+        let (stop, over) = (CancellationToken::new(), CancellationToken::new());
         let watching = tokio::spawn({
-            let (stop, progress, bar) = (stop.clone(), progress.clone(), bar.clone());
+            let (stop, over, progress) = (stop.clone(), over.clone(), progress.clone());
             let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
             async move {
+                let mut shown = Shown::new("letters");
                 loop {
                     tokio::select! {
+                        () = over.cancelled() => break,
                         _ = terminate.recv() => stop.cancel(),
                         _ = interrupt.recv() => stop.cancel(),
                         () = tokio::time::sleep(Duration::from_millis(100)) => {}
                     }
-                    bar.set_position(progress.marked.load(Ordering::Relaxed));
+                    shown.set(progress.marked.load(Ordering::Relaxed), total);
                 }
+                shown.end();
             }
         });
         let ended = pipeline.run(&environment, stop).await.map_err(|error| error.to_string());
-        watching.abort();
-        bar.finish_and_clear();
+        over.cancel();
+        watching.await?;
         Ok(Done { progress, failed_again: metrics.pipeline(&name).dead_lettered.get(), ended })
     }
-}
-
-/// Shows nothing where no person looks on.
-fn bar(length: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} letters  {per_sec}  {eta} left");
-    ProgressBar::new(length).with_style(style.expect("the template is right"))
 }
 
 fn report(done: &Done, count: u64) -> anyhow::Result<ExitCode> {

@@ -12,6 +12,7 @@
 //!
 //! A plan always ends: it has no loops but those over lists, and these, like texts that grow, are paid from a budget.
 mod builtins;
+mod changed;
 mod compile;
 mod emit;
 mod run;
