@@ -185,8 +185,7 @@ struct ObjectStore {
 
 impl ObjectStore {
     fn start(case: &Case) -> Self {
-        let port =
-            std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+        let port = common::streamer::free_port();
         let log = std::fs::File::create(case.folder().join("store.log")).expect("a log");
         let server = Command::new("python3")
             .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
