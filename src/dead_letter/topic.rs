@@ -16,8 +16,8 @@ use rdkafka::{
 use serde::Deserialize;
 
 use super::{
+    found::{Found, StoreError},
     mark::{Id, MARK_HEADER, Mark, REDRIVEN},
-    store::{Found, StoreError},
 };
 use crate::{
     client::kafka::{Connection, lower_first},
