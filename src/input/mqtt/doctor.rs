@@ -224,7 +224,7 @@ mod tests {
         assert!(!others.iter().any(LinkError::is_silent_end));
 
         let board = HealthBoard::default();
-        let mut doctor = Doctor::new(board.add("p/input/in", Gauge::default()), url(), "me".into());
+        let mut doctor = Doctor::new(board.add("p/input/in", Gauge::default()), url(), "me".into(), None);
         let notes = || board.report().notes;
         for _ in 0..2 {
             doctor.ended_after(Duration::from_secs(1));
