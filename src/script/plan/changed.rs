@@ -14,7 +14,7 @@ pub(super) fn changed(tree: &Tree) -> HashSet<String> {
 }
 
 /// Names that some statement of `block` changes.
-fn changed_in(block: &[Stmt], changed: &mut HashSet<String>) {
+pub(in crate::script) fn changed_in(block: &[Stmt], changed: &mut HashSet<String>) {
     for statement in block {
         match &statement.kind {
             StmtKind::Let(_, value) => changed_by(value, changed),

@@ -46,7 +46,7 @@ fn warning(code: &'static str, at: (usize, usize), title: impl Into<String>) -> 
 }
 
 /// Shows every expression of a block, outer ones first.
-fn walk(block: &Block, visit: &mut dyn FnMut(&Expr)) {
+pub(super) fn walk(block: &Block, visit: &mut dyn FnMut(&Expr)) {
     for Stmt { kind, .. } in block {
         match kind {
             StmtKind::Let(_, value) | StmtKind::Expr(value) | StmtKind::Return(Some(value)) => inside(value, visit),
