@@ -19,6 +19,7 @@ pub mod plugin;
 pub mod registry;
 pub mod script;
 pub mod serve;
+pub mod shape;
 pub mod spec;
 pub mod step;
 pub mod verify;

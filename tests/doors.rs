@@ -8,6 +8,7 @@ const ROOMS: &[&str] = &[
     "ack",
     "diagnostic",
     "metrics",
+    "shape",
     "spec",
     "codec",
     "script",

@@ -174,6 +174,8 @@ pub struct Fault {
     pub path: Vec<PathSegment>,
     /// Line and column inside a script, both from 1, when the field holds one.
     pub at: Option<(usize, usize)>,
+    /// It is a fault of the payloads that an output gets: the field is one of the step that makes them.
+    pub of_payload: bool,
     /// Kebab-case name of the fault.
     pub code: &'static str,
     /// A word at the place, and what to write instead, where that is certain enough to be done without asking.
@@ -193,7 +195,17 @@ impl Fault {
             Err(_) => PathSegment::Key(s.to_owned()),
         });
         let (severity, title) = (Severity::Error, title.into());
-        Self { path: path.collect(), at: None, code, severity, title, label: String::new(), help: None, replace: None }
+        Self {
+            path: path.collect(),
+            at: None,
+            of_payload: false,
+            code,
+            severity,
+            title,
+            label: String::new(),
+            help: None,
+            replace: None,
+        }
     }
 
     /// The same fault, seen from the section that has `field`.

@@ -1,11 +1,11 @@
 //! `--connect`: every component asks its own server, all of them side by side. What they answer becomes findings at the
 //! settings they concern.
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 
-use super::File;
-use crate::{client::probe, config::Role, diagnostic::Diagnostic, output::Once};
+use super::{File, payload::Made};
+use crate::{client::probe, config::Role, diagnostic::Diagnostic, output::Once, shape::Shape};
 
 /// What a component has besides the limit to end in its own words.
 const GRACE: Duration = Duration::from_secs(1);
@@ -15,11 +15,17 @@ pub(super) async fn ask(files: &[Option<File<'_>>], limit: Duration) -> Vec<(usi
     let files = files.iter().enumerate().filter_map(|(index, file)| Some((index, file.as_ref()?)));
     let mut asked = Vec::new();
     for (index, file) in files {
+        let made = Arc::new(Made::of(file));
         for part in &file.parts {
-            let once = if part.role == Role::Output { file.once() } else { Once::No };
+            let is_output = part.role == Role::Output;
+            let once = if is_output { file.once() } else { Once::No };
+            let payload = if is_output { made.given_to(part) } else { Shape::Any };
             let (kind, component) = (part.role.kind(), &part.component);
             let found = file.registry.find(kind, &component.name);
-            let Some(probe) = found.and_then(|found| found.probe(&component.section, once, limit)) else { continue };
+            let Some(probe) = found.and_then(|found| found.probe(&component.section, once, &payload, limit)) else {
+                continue;
+            };
+            let made = made.clone();
             asked.push(async move {
                 let answer = tokio::time::timeout(limit + GRACE, probe).await;
                 let faults = answer.unwrap_or_else(|_| {
@@ -27,7 +33,7 @@ pub(super) async fn ask(files: &[Option<File<'_>>], limit: Duration) -> Vec<(usi
                     let reason = format!("no answer within {} s", limit.as_secs_f32());
                     vec![probe::not_checked("", &what, &reason)]
                 });
-                faults.iter().map(|fault| (index, component.diagnose(fault))).collect::<Vec<_>>()
+                faults.iter().map(|fault| (index, made.diagnose(part, fault))).collect::<Vec<_>>()
             });
         }
     }

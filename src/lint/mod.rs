@@ -15,6 +15,7 @@ mod missing_field;
 mod one_component;
 mod out_of_range;
 mod overlapping_filters;
+mod payload;
 mod plain_secret;
 mod same_client;
 mod same_group;
@@ -117,6 +118,11 @@ pub fn lint(documents: &[Document], registry: &Registry) -> Vec<Diagnostic> {
 pub async fn lint_connected(documents: &[Document], registry: &Registry, limit: Duration) -> Vec<Diagnostic> {
     let (files, mut found) = check(documents, registry);
     for (index, diagnostic) in connect::ask(&files, limit).await {
+        // What the server says counts more than what a file says of it.
+        let is_same = |other: &Diagnostic| {
+            (other.code, &other.span, &other.file.path) == (diagnostic.code, &diagnostic.span, &diagnostic.file.path)
+        };
+        found[index].retain(|other| !is_same(other));
         found[index].push(diagnostic);
     }
     in_order(registry, found)
@@ -186,6 +192,7 @@ fn one<'a>(
         delivery::check,
         missing_dead_letter::check,
         overlapping_filters::check,
+        payload::check,
         plain_secret::check,
         shared_subscription::check,
         small_window::check,

@@ -18,9 +18,11 @@ pub use parcel::Parcel;
 
 use crate::{
     client::{Contact, Probe},
+    diagnostic::Fault,
     message::MessageRef,
     metrics::{ComponentMetrics, Health},
     script::Template,
+    shape::Shape,
     spec::Spec,
 };
 
@@ -112,10 +114,16 @@ pub trait Output: Send {
         None
     }
 
+    /// What of payloads like these it can never write, as far as that is known without asking anybody. Each fault says
+    /// that it is one of the payload.
+    fn review(&self, _payload: &Shape) -> Vec<Fault> {
+        Vec::new()
+    }
+
     /// Asks its server what settings alone cannot tell (`lint --connect`): reads only, and opens nothing that others
-    /// would notice. `once` is what is asked of it about messages that come again, `limit` the time for all of it.
-    /// `None`: there is nothing to ask.
-    fn probe(&self, _once: Once, _limit: Duration) -> Option<Probe> {
+    /// would notice. `once` is what is asked of it about messages that come again, `payload` what it is given to write,
+    /// `limit` the time for all of it. `None`: there is nothing to ask.
+    fn probe(&self, _once: Once, _payload: &Shape, _limit: Duration) -> Option<Probe> {
         None
     }
 

@@ -15,6 +15,7 @@ use crate::{
     input::{INPUTS, Input, Replay},
     output::{OUTPUTS, Once, Output},
     plugin::{PluginStep, Plugins},
+    shape::{Place, Shape},
     spec::{Modules, Section, Spec},
     step::{STEPS, Step},
 };
@@ -243,11 +244,38 @@ impl Found {
         }
     }
 
+    /// What payloads look like behind a step with a correct section, when they look like `before` in front of it; and
+    /// whether they leave as they came, so that their places are still those of another step.
+    pub fn shape(&self, section: &Section, before: &Shape) -> Option<(Shape, bool)> {
+        match self {
+            Self::Step(spec) => {
+                let step = (spec.build)(section).ok()?;
+                Some((step.shape(before), step.keeps_payloads()))
+            }
+            Self::Plugin(step) => {
+                let step = step.build(section).ok()?;
+                let shape = step.shape(before);
+                // Its script stands in the plugin's file.
+                let shape = if step.keeps_payloads() { shape } else { shape.at(&|_| Place::default()) };
+                Some((shape, step.keeps_payloads()))
+            }
+            Self::Input(_) | Self::Output(_) => None,
+        }
+    }
+
+    /// What of payloads like these an output with a correct section can never write.
+    pub fn review(&self, section: &Section, payload: &Shape) -> Vec<Fault> {
+        match self {
+            Self::Output(spec) => (spec.build)(section).map_or(Vec::new(), |output| output.review(payload)),
+            Self::Input(_) | Self::Step(_) | Self::Plugin(_) => Vec::new(),
+        }
+    }
+
     /// What a component with a correct section asks its server, in `limit`; `None` when there is nothing to ask.
-    pub fn probe(&self, section: &Section, once: Once, limit: Duration) -> Option<Probe> {
+    pub fn probe(&self, section: &Section, once: Once, payload: &Shape, limit: Duration) -> Option<Probe> {
         match self {
             Self::Input(spec) => (spec.build)(section).ok()?.probe(limit),
-            Self::Output(spec) => (spec.build)(section).ok()?.probe(once, limit),
+            Self::Output(spec) => (spec.build)(section).ok()?.probe(once, payload, limit),
             Self::Step(_) | Self::Plugin(_) => None,
         }
     }

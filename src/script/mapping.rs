@@ -15,6 +15,7 @@ use super::{
 use crate::{
     diagnostic::Fault,
     message::{Batch, Documents, Layout, MessageRef, Scanned, Slot},
+    shape::Shape,
     spec::Site,
 };
 
@@ -103,6 +104,11 @@ impl Mapping {
     /// What its writer should know, each at its place in the script: warnings, and what keeps it from being compiled.
     pub fn notes(&self) -> Vec<Fault> {
         self.script.notes(Purpose::Value)
+    }
+
+    /// What it makes of payloads like `payload`; places are those in the script.
+    pub fn shape(&self, payload: &Shape) -> Shape {
+        self.script.program.infer(&self.script.source, payload)
     }
 
     /// Takes the counts since the last call.

@@ -5,6 +5,7 @@ mod compiled;
 mod document;
 mod engine;
 mod functions;
+mod infer;
 mod jsonpath;
 mod mapping;
 mod meta;

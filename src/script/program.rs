@@ -4,12 +4,16 @@ use std::{
     sync::Arc,
 };
 
-use rhai::{AST, Array, Caches, Dynamic, Engine, EvalAltResult, GlobalRuntimeState, ImmutableString, Map, Scope};
+use rhai::{
+    AST, Array, Caches, Dynamic, Engine, EvalAltResult, GlobalRuntimeState, ImmutableString, Map, OptimizationLevel,
+    Scope,
+};
 
 use super::{
     check, document,
     document::{Untouched, Unwritable, UnwritableKind},
     engine::{self, LoadedModule, Stop},
+    infer,
     plan::{self, Plan, Refusal},
     review,
     syntax::{MetaNeed, Needs, PayloadNeed, Tree, Untangled},
@@ -18,7 +22,8 @@ use crate::{
     codec::json::{self, Content},
     diagnostic::{Fault, ScriptPlace},
     message::MessageRef,
-    spec::Site,
+    shape::Shape,
+    spec::{Modules, Site},
 };
 
 /// Why a script failed for one message.
@@ -43,6 +48,8 @@ pub(super) struct Program {
     untangled: Untangled,
     /// The modules that it, or one of them, calls.
     modules: Vec<LoadedModule>,
+    /// All modules that it may call.
+    given: Arc<Modules>,
     scope: Scope<'static>,
     /// Kept from run to run: Rhai would look up every function again for every message.
     state: Option<(GlobalRuntimeState, Caches)>,
@@ -75,8 +82,8 @@ fn scope(params: Option<&serde_json::Value>) -> Scope<'static> {
 
 impl Program {
     pub fn compile(source: &str, site: Site) -> Result<Self, Vec<Fault>> {
-        let Site { place, modules, params } = site;
-        let (engine, modules) = engine::with_modules(source, &modules);
+        let Site { place, modules: given, params } = site;
+        let (engine, modules) = engine::with_modules(source, &given);
         let scope = scope(params.as_deref());
         let ast = engine
             .compile_with_scope(&scope, source)
@@ -95,13 +102,23 @@ impl Program {
             })?,
         };
         let needs = Needs::of(&ast);
-        Ok(Self { engine, ast, runs, untangled, modules, scope, state: None, needs, place, params })
+        Ok(Self { engine, ast, runs, untangled, modules, given, scope, state: None, needs, place, params })
     }
 
     /// The script as a plan, or the reason why there is none.
     pub fn plan(&self, source: &str) -> Result<Plan, Refusal> {
         let modules = self.modules.iter().map(|module| (module.name.as_str(), &module.ast));
         plan::compile(&Tree::of(&self.engine, source, &self.ast, modules), self.params.as_deref())
+    }
+
+    /// What the script makes of payloads like `payload`.
+    pub fn infer(&self, source: &str, payload: &Shape) -> Shape {
+        // As it is written: worked out ahead of time, a map no longer knows where its fields stand.
+        let (mut engine, modules) = engine::with_modules(source, &self.given);
+        engine.set_optimization_level(OptimizationLevel::None);
+        let Ok(ast) = engine.compile_with_scope(&scope(self.params.as_deref()), source) else { return Shape::Any };
+        let modules = modules.iter().map(|module| (module.name.as_str(), &module.ast));
+        infer::infer(&Tree::of(&engine, source, &ast, modules), payload)
     }
 
     /// What is most likely wrong in the script.

@@ -9,6 +9,7 @@ use crate::{
     diagnostic::Fault,
     message::{Batch, Layout},
     script::{Condition, ScriptText},
+    shape::Shape,
     spec::{Section, Spec, decode, schema_of},
 };
 
@@ -65,6 +66,10 @@ impl Step for Filter {
 
     fn bind(&mut self, layout: &Arc<Layout>) {
         self.condition.bind(layout);
+    }
+
+    fn shape(&self, before: &Shape) -> Shape {
+        before.clone().narrowed()
     }
 
     fn keeps_payloads(&self) -> bool {

@@ -16,6 +16,7 @@ use crate::{
     diagnostic::{Fault, PathSegment},
     message::{ArenaFull, Batch, Documents, Layout, MessageRef, NodeId, Scanned, Slot, SlotKind},
     script::{Found, JsonPaths, LookupError},
+    shape::{self, Field as ShapeField, Fields, Place, Shape},
     spec::{Section, Spec, decode, schema_of},
 };
 
@@ -96,6 +97,27 @@ struct Target {
     kind: FieldType,
     default: Option<String>,
     required: bool,
+}
+
+impl Target {
+    /// What is known of it in the new payload.
+    fn shape(&self, is_list: bool) -> ShapeField {
+        let found = match self.kind {
+            _ if is_list => Shape::Any,
+            FieldType::String => Shape::one(shape::Kind::Text),
+            FieldType::Int => Shape::one(shape::Kind::Int),
+            FieldType::Float => Shape::one(shape::Kind::Number),
+            FieldType::Bool => Shape::one(shape::Kind::Bool),
+            FieldType::Any => Shape::Any,
+        };
+        let default = self.default.as_ref().map_or(Shape::NEVER, |json| Shape::exactly(json.as_str()));
+        ShapeField {
+            name: self.name.clone(),
+            shape: found.or(default),
+            certain: self.required || self.default.is_some(),
+            place: Place::of_key(&[&self.name]),
+        }
+    }
 }
 
 fn build(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
@@ -189,6 +211,12 @@ impl Step for JsonPath {
         }
         writer.documents(documents);
         writer.finish()
+    }
+
+    fn shape(&self, _before: &Shape) -> Shape {
+        let known = self.fields.iter().enumerate().map(|(number, field)| field.shape(self.paths.gives_list(number)));
+        let known = known.collect();
+        Shape::one(shape::Kind::Map(Fields { known, open: false, place: Place::default() }))
     }
 
     fn wants(&mut self, layout: &mut Layout) {

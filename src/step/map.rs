@@ -4,11 +4,12 @@
 //! script's line and column. A value `()` is `null`, a string is a JSON string.
 use std::sync::Arc;
 
-use super::{Failure, Step, StepReport, in_field};
+use super::{Failure, Step, StepReport, in_field, shape_in};
 use crate::{
     diagnostic::Fault,
     message::{ArenaFull, Batch, Documents, Layout},
     script::{Emit, Mapping, ScriptError, ScriptText},
+    shape::Shape,
     spec::{Section, Spec, decode, schema_of},
 };
 
@@ -89,6 +90,10 @@ impl Step for Map {
 
     fn notes(&self) -> Vec<Fault> {
         self.mapping.notes().into_iter().map(|note| in_field(note, self.field)).collect()
+    }
+
+    fn shape(&self, before: &Shape) -> Shape {
+        shape_in(self.mapping.shape(before), self.field.as_slice())
     }
 
     fn wants(&mut self, layout: &mut Layout) {

@@ -12,9 +12,10 @@ pub use filter::filter_by;
 pub use map::map_by;
 
 use crate::{
-    diagnostic::Fault,
+    diagnostic::{Fault, PathSegment},
     message::{Batch, Layout, MessageRef},
     script::{Condition, Interpreted, ScriptError},
+    shape::{Place, Shape},
     spec::Spec,
 };
 
@@ -41,6 +42,11 @@ pub trait Step: Send {
         Vec::new()
     }
 
+    /// What its payloads look like, when those it gets look like `before`; places are those in its own settings.
+    fn shape(&self, before: &Shape) -> Shape {
+        if self.keeps_payloads() { before.clone() } else { Shape::Any }
+    }
+
     /// True when payloads leave as they came, so that the next step reads the same ones.
     fn keeps_payloads(&self) -> bool {
         false
@@ -50,6 +56,12 @@ pub trait Step: Send {
 /// A note about a script that stands in `field`, or is the whole section.
 fn in_field(note: Fault, field: Option<&str>) -> Fault {
     field.into_iter().fold(note, Fault::within)
+}
+
+/// A shape whose places are those in the script of `field`, which may stand within others.
+fn shape_in(shape: Shape, field: &[&str]) -> Shape {
+    let path = || field.iter().map(|name| PathSegment::Key((*name).to_owned()));
+    shape.at(&|place| Place { path: path().chain(place.path).collect(), ..place })
 }
 
 /// Lets the steps of a lane, and the conditions behind them, share the scans of payloads that stay the same.

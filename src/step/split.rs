@@ -9,12 +9,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Failure, Step, StepReport};
+use super::{Failure, Step, StepReport, shape_in};
 use crate::{
     codec::json::{self, Kind, Reader},
     diagnostic::Fault,
     message::{ArenaFull, Batch, BatchWriter, Layout, MessageRef},
     script::{Emit, Mapping, ScriptError},
+    shape::{self, Field, Fields, Place, Shape},
     spec::{Section, Spec, decode, schema_of},
 };
 
@@ -156,6 +157,19 @@ impl Step for Split {
             expression.notes().into_iter().map(|note| note.within(name).within("keep"))
         });
         of.chain(kept).collect()
+    }
+
+    fn shape(&self, before: &Shape) -> Shape {
+        if self.keep.is_empty() {
+            return Shape::Any;
+        }
+        let known = self.keep.iter().map(|(name, _, expression)| Field {
+            name: name.clone(),
+            shape: shape_in(expression.shape(before), &["keep", name]),
+            certain: true,
+            place: Place::of_key(&["keep", name]),
+        });
+        Shape::one(shape::Kind::Map(Fields { known: known.collect(), open: true, place: Place::default() }))
     }
 
     fn wants(&mut self, layout: &mut Layout) {

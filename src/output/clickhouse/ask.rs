@@ -7,12 +7,14 @@ use serde::Deserialize;
 use super::{
     insert::Writer,
     once,
+    review::Review,
     table::{Abilities, Table},
 };
 use crate::{
     client::{clickhouse::Failure, probe},
     diagnostic::Fault,
     output::Once,
+    shape::Shape,
 };
 
 /// A server that is asked.
@@ -22,6 +24,8 @@ pub struct Ask {
     /// The output has statements that create the table.
     pub creates: bool,
     pub once: Once,
+    /// What it is given to write.
+    pub payload: Shape,
     /// The time for all questions.
     pub limit: Duration,
 }
@@ -68,7 +72,10 @@ impl Ask {
         }
         let json_as_text = abilities.knows("input_format_binary_read_json_as_string");
         let unfit = match Table::new(listed, &abilities.time_zone, json_as_text) {
-            Ok(table) if table.writable().next().is_some() => None,
+            Ok(table) if table.writable().next().is_some() => {
+                faults.extend(Review::of(table, self.writer.rules, name, true).payload(&self.payload));
+                None
+            }
             Ok(_) => Some("it has no column that can be written".to_owned()),
             Err(what) => Some(what),
         };

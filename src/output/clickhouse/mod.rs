@@ -8,9 +8,11 @@
 mod ask;
 mod block;
 mod compare;
+mod create;
 mod encode;
 mod insert;
 mod once;
+mod review;
 mod rows;
 mod table;
 
@@ -27,6 +29,7 @@ pub use compare::{Compared, Judged};
 use self::{
     encode::Surplus,
     insert::{Schema, Writer},
+    review::Review,
     rows::Rules,
     table::{Abilities, ListedColumn, SETTINGS_ASKED, Table, TableName},
 };
@@ -37,6 +40,7 @@ use crate::{
         clickhouse::{Access, Failure, Server, split},
     },
     diagnostic::Fault,
+    shape::Shape,
     spec::{Section, Spec, decode, schema_of},
 };
 
@@ -275,12 +279,21 @@ impl Output for ClickHouse {
         Some(Contact { server: self.writer.url.clone(), linger: self.limits.linger, ..Contact::default() })
     }
 
-    fn probe(&self, once: Once, limit: Duration) -> Option<Probe> {
+    fn review(&self, payload: &Shape) -> Vec<Fault> {
+        let Writer { name, rules, .. } = &*self.writer;
+        // In UTC, and with all that a server may know: the file does not say what server it is for.
+        let listed = create::columns(&self.create, name);
+        let table = listed.and_then(|listed| Table::new(listed, "UTC", true).ok());
+        table.map_or(Vec::new(), |table| Review::of(table, *rules, name, false).payload(payload))
+    }
+
+    fn probe(&self, once: Once, payload: &Shape, limit: Duration) -> Option<Probe> {
         let probe = ask::Ask {
             writer: self.writer.clone(),
             user: self.user.clone(),
             creates: !self.create.is_empty(),
             once,
+            payload: payload.clone(),
             limit,
         };
         Some(Box::pin(probe.all()))

@@ -41,7 +41,7 @@ pub struct Table {
 }
 
 /// A column as `system.columns` lists it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct ListedColumn {
     pub name: String,
     #[serde(rename = "type")]

@@ -55,6 +55,7 @@ use crate::{
     message::MessageRef,
     output::Rejection,
     script::Template,
+    shape,
     spec::{Section, Spec, decode, schema_of},
 };
 
@@ -507,7 +508,7 @@ impl Output for KafkaOutput {
         })
     }
 
-    fn probe(&self, _once: Once, limit: Duration) -> Option<Probe> {
+    fn probe(&self, _once: Once, _payload: &shape::Shape, limit: Duration) -> Option<Probe> {
         let topic = self.address.topic.constant().map(str::to_owned);
         let bytes_max = self.message_bytes_max;
         let probe = kafka::ask(&self.connection, &self.brokers, limit, move |brokers| {

@@ -31,6 +31,7 @@ use crate::{
     diagnostic::Fault,
     message::{MessageRef, Span},
     script::Template,
+    shape::Shape,
     spec::{Section, Spec, decode, schema_of},
 };
 
@@ -158,7 +159,7 @@ impl Output for MqttOutput {
         })
     }
 
-    fn probe(&self, _once: Once, limit: Duration) -> Option<Probe> {
+    fn probe(&self, _once: Once, _payload: &Shape, limit: Duration) -> Option<Probe> {
         let plan = self.plan.clone();
         let check = move |granted: &Granted| {
             let mut faults = Vec::new();

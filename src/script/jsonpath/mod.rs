@@ -108,6 +108,11 @@ impl JsonPaths {
         Ok(())
     }
 
+    /// True when the path of that number may find several values, and gives their list.
+    pub fn gives_list(&self, number: usize) -> bool {
+        matches!(self.lookups[number], Lookup::Query { many: true, .. })
+    }
+
     /// Adds the places it looks at to `layout`; `bind` takes it when all steps that share it have done so.
     pub fn wants(&mut self, layout: &mut Layout) {
         for lookup in &mut self.lookups {

@@ -76,6 +76,11 @@ pub(super) fn find(name: &str, arguments: usize) -> Option<Builtin> {
     BUILTINS.iter().find(|(n, count, _)| *n == name && *count == arguments).map(|(_, _, builtin)| *builtin)
 }
 
+/// True for the name of a built-in function.
+pub(in crate::script) fn is_builtin(name: &str) -> bool {
+    BUILTINS.iter().any(|(known, ..)| *known == name)
+}
+
 impl Builtin {
     /// Works it out. There are as many arguments as the table says.
     pub fn call<'a>(self, arguments: &[V<'a>], bump: &'a Bump) -> Result<V<'a>, Deopt> {

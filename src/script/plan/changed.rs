@@ -1,23 +1,26 @@
 //! Which variables a script changes after it has made them: a plan keeps no value for them that may be another one later.
 use std::collections::HashSet;
 
-use crate::script::syntax::{Expr, ExprKind, LinkKind, Node, StmtKind, Tree, changes, walk};
+use crate::script::syntax::{Block, Expr, ExprKind, LinkKind, Node, StmtKind, Tree, changes, walk};
 
 /// Names that some statement changes, of the script itself or of its functions.
 pub(super) fn changed(tree: &Tree) -> HashSet<String> {
     let mut changed = HashSet::new();
     let bodies = tree.functions.values().map(|function| &function.body);
-    for body in std::iter::once(&tree.body).chain(bodies) {
-        walk(body, &mut |node| match node {
-            Node::Stmt(statement) => {
-                if let StmtKind::Assign(target, ..) = &statement.kind {
-                    note(target, &mut changed);
-                }
-            }
-            Node::Expr(expression) => changed_by(expression, &mut changed),
-        });
-    }
+    std::iter::once(&tree.body).chain(bodies).for_each(|body| changed_in(body, &mut changed));
     changed
+}
+
+/// Names that some statement of `block` changes.
+pub(in crate::script) fn changed_in(block: &Block, changed: &mut HashSet<String>) {
+    walk(block, &mut |node| match node {
+        Node::Stmt(statement) => {
+            if let StmtKind::Assign(target, ..) = &statement.kind {
+                note(target, changed);
+            }
+        }
+        Node::Expr(expression) => changed_by(expression, changed),
+    });
 }
 
 /// The variable at the start of a target.

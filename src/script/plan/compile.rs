@@ -337,10 +337,10 @@ impl Compiler<'_> {
     }
 
     /// `result` when it is the script's value.
-    fn map(&mut self, members: &[(String, Expr)], result: bool) -> Compiled<E> {
+    fn map(&mut self, members: &[(syntax::Key, Expr)], result: bool) -> Compiled<E> {
         let mut compiled = Vec::with_capacity(members.len());
-        for (name, value) in members {
-            compiled.push((name.clone(), self.expr(value)?));
+        for (key, value) in members {
+            compiled.push((key.name.clone(), self.expr(value)?));
         }
         // As Rhai's maps are.
         compiled.sort_by(|a, b| a.0.cmp(&b.0));

@@ -21,6 +21,8 @@ mod tests;
 mod tree;
 mod value;
 
+pub(super) use builtins::is_builtin;
+pub(super) use changed::changed_in;
 pub use compile::Refusal;
 pub(super) use compile::compile;
 pub(super) use run::{Deopt, Outcome, Payload};

@@ -141,7 +141,7 @@ pub(super) enum ExprKind {
     Float(f64),
     Text(String),
     List(Vec<Expr>),
-    Map(Vec<(String, Expr)>),
+    Map(Vec<(Key, Expr)>),
     Interpolated(Vec<Expr>),
     Variable(String),
     /// A value and what is taken of it: `a.b?.c[1].len()`.
@@ -163,6 +163,13 @@ pub(super) enum ExprKind {
     },
     /// Anything else, in words.
     Other(&'static str),
+}
+
+/// The name of a member of a map, where the map is made.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub name: String,
+    pub at: At,
 }
 
 #[derive(Debug)]
@@ -336,7 +343,8 @@ impl<'a> Reader<'a> {
             RhaiExpr::InterpolatedString(parts, _) => ExprKind::Interpolated(self.exprs(parts)),
             RhaiExpr::Array(items, _) => ExprKind::List(self.exprs(items)),
             RhaiExpr::Map(map, _) => {
-                ExprKind::Map(map.0.iter().map(|(name, value)| (name.name.to_string(), self.expr(value))).collect())
+                let key = |name: &rhai::Ident| Key { name: name.name.to_string(), at: at(name.pos) };
+                ExprKind::Map(map.0.iter().map(|(name, value)| (key(name), self.expr(value))).collect())
             }
             RhaiExpr::DynamicConstant(value, position) => match value.read_lock::<FnPtr>() {
                 Some(function) if !function.is_curried() => return self.closure(function.fn_name(), &[], *position),
@@ -568,7 +576,8 @@ fn constant(value: &rhai::Dynamic) -> ExprKind {
     } else if let Ok(items) = value.as_array_ref() {
         ExprKind::List(items.iter().map(inner).collect())
     } else if let Ok(members) = value.as_map_ref() {
-        ExprKind::Map(members.iter().map(|(name, value)| (name.to_string(), inner(value))).collect())
+        let key = |name: &str| Key { name: name.to_owned(), at: (0, 0) };
+        ExprKind::Map(members.iter().map(|(name, value)| (key(name), inner(value))).collect())
     } else {
         ExprKind::Other("a constant of this type")
     }

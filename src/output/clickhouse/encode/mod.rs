@@ -439,4 +439,4 @@ fn encode_key(ty: &Type, key: &str, surplus: Surplus, out: &mut Vec<u8>) -> Resu
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

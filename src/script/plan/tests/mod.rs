@@ -10,6 +10,7 @@ use crate::{
     diagnostic::ScriptPlace,
     message::{Batch, SourceBuilder},
     script::{Emit, Mapping},
+    shape::{Shape, admits},
 };
 
 /// JSON as values that can be compared: a number by its kind and value.
@@ -123,6 +124,19 @@ fn compare(mapping: &mut Mapping, script: &str, batch: &mut Batch, at: usize) ->
     Came::Equal
 }
 
+/// Holds what a script really gives against the shape that was inferred of it.
+fn hold(shape: &Shape, mapping: &mut Mapping, script: &str, batch: &mut Batch, at: usize) {
+    mapping.scan(batch);
+    let mut out = Vec::new();
+    if mapping.interpret(batch.get(at), &mut out) != Ok(Emit::Written) {
+        return;
+    }
+    // What no `f64` holds is a number all the same.
+    let text = String::from_utf8(out).unwrap();
+    let Ok(value) = serde_json::from_str(&text) else { return };
+    assert!(admits(shape, &value), "\n--- script\n{script}\n--- gave\n{text}\n--- inferred\n{shape:#?}");
+}
+
 /// Payloads with every kind of value in the places that the scripts below look at.
 const PAYLOADS: &[&str] = &[
     r#"{"a":1,"b":{"c":2.5,"d":"x","e":{"f":true}},"l":[3,1.5,-2],"t":"hello °C","n":null,"u":"12","o":{}}"#,
@@ -146,6 +160,8 @@ const PAYLOADS: &[&str] = &[
 fn all(script: &str) -> Vec<Came> {
     let mut mapping = mapping(script).unwrap_or_else(|| panic!("not a script: {script}"));
     let mut batch = batch(PAYLOADS);
+    let shape = mapping.shape(&Shape::Any);
+    (0..PAYLOADS.len()).for_each(|at| hold(&shape, &mut mapping, script, &mut batch, at));
     (0..PAYLOADS.len()).map(|at| compare(&mut mapping, script, &mut batch, at)).collect()
 }
 
@@ -229,6 +245,8 @@ fn what_a_plan_does_not_know_is_named_with_its_place() {
 fn generated_scripts_give_what_the_interpreter_gives() {
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     let counts = std::cell::Cell::new([0_u32; 3]);
+    // Scripts of whose values something was inferred, and others.
+    let inferred = std::cell::Cell::new([0_u32; 2]);
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let bytes = proptest::collection::vec(any::<u8>(), 0..240);
     let result = runner.run(&bytes, |bytes| {
@@ -236,7 +254,14 @@ fn generated_scripts_give_what_the_interpreter_gives() {
         // What Rhai's own optimiser or checks refuse is no script.
         let Some(mut mapping) = mapping(&script) else { return Ok(()) };
         let mut batch = batch(PAYLOADS);
+        let shape = mapping.shape(&Shape::Any);
+        let mut known = inferred.get();
+        known[usize::from(shape == Shape::Any)] += 1;
+        inferred.set(known);
         for at in 0..PAYLOADS.len() {
+            if shape != Shape::Any {
+                hold(&shape, &mut mapping, &script, &mut batch, at);
+            }
             let mut seen = counts.get();
             seen[compare(&mut mapping, &script, &mut batch, at) as usize] += 1;
             counts.set(seen);
@@ -246,6 +271,8 @@ fn generated_scripts_give_what_the_interpreter_gives() {
     result.unwrap_or_else(|error| panic!("{error}"));
     let [refused, left, equal] = counts.get();
     assert!(equal * 3 > left + equal, "plans answered only {equal} of {} messages", left + equal);
+    let [known, unknown] = inferred.get();
+    assert!(known * 5 > unknown, "something was inferred of only {known} of {} scripts", known + unknown);
     assert!(refused * 10 < left + equal, "{refused} of the scripts' messages were not compiled");
 }
 
@@ -378,7 +405,10 @@ fn every_builtin_gives_what_the_interpreter_gives_for_every_kind_of_value() {
         let mut check = |arguments: &[&str]| {
             let script = format!("{name}({})", arguments.join(", "));
             let Some(mut mapping) = mapping(&script) else { return };
+            // A look at each of the many pairs would take long.
+            let shape = if *count == 1 { mapping.shape(&Shape::Any) } else { Shape::Any };
             for at in 0..payloads.len() {
+                hold(&shape, &mut mapping, &script, &mut batch, at);
                 if compare(&mut mapping, &script, &mut batch, at) == Came::Equal {
                     equal.insert(*name);
                 }

@@ -1,0 +1,56 @@
+//! What outputs get, against what they can write: steps say what payloads look like behind them, outputs what of that
+//! they can never write (`unknown-column`, `unfilled-column`, `unfit-value`).
+use super::{File, Part};
+use crate::{
+    config::Role,
+    diagnostic::{Diagnostic, Fault},
+    shape::Shape,
+};
+
+/// What payloads look like behind all steps, and the step that makes them.
+pub(super) struct Made<'f> {
+    shape: Shape,
+    step: Option<&'f Part>,
+}
+
+impl<'f> Made<'f> {
+    pub fn of(file: &'f File<'_>) -> Self {
+        let mut made = Self { shape: Shape::Any, step: None };
+        let slots = file.slots.iter().filter(|slot| slot.role == Role::Step);
+        let parts: Vec<&Part> = file.parts.iter().filter(|part| part.role == Role::Step).collect();
+        // What a step with a fault makes is not known.
+        if slots.count() != parts.len() {
+            return made;
+        }
+        for part in parts {
+            let found = file.registry.find(part.role.kind(), &part.component.name);
+            match found.and_then(|found| found.shape(&part.component.section, &made.shape)) {
+                Some((shape, true)) => made.shape = shape,
+                Some((shape, false)) => made = Self { shape, step: Some(part) },
+                None => made = Self { shape: Shape::Any, step: None },
+            }
+        }
+        made
+    }
+
+    /// What `output` gets of it.
+    pub fn given_to(&self, output: &Part) -> Shape {
+        let shape = self.shape.clone();
+        if output.has_condition { shape.narrowed() } else { shape }
+    }
+
+    /// A finding of `output`, at its place.
+    pub fn diagnose(&self, output: &Part, fault: &Fault) -> Diagnostic {
+        let step = self.step.filter(|_| fault.of_payload);
+        step.unwrap_or(output).component.diagnose(fault)
+    }
+}
+
+pub(super) fn check(file: &File<'_>, found: &mut Vec<Diagnostic>) {
+    let made = Made::of(file);
+    for output in file.parts.iter().filter(|part| part.role == Role::Output) {
+        let Some(component) = file.registry.find(output.role.kind(), &output.component.name) else { continue };
+        let faults = component.review(&output.component.section, &made.given_to(output));
+        found.extend(faults.iter().map(|fault| made.diagnose(output, fault)));
+    }
+}
