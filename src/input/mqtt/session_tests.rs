@@ -142,6 +142,8 @@ fn context() -> InputContext {
         label: "l".into(),
         metrics: Metrics::new().component("p", "input", "l"),
         health: Health::detached(),
+        // Nothing can be written there, and nothing here depends on it.
+        state: "/dev/null/state".into(),
     }
 }
 
