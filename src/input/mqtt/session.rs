@@ -145,7 +145,9 @@ impl Session {
         let mut out = Outbox::default();
         self.welcome(version, granted.session_present, granted.session_expiry_s);
         self.receiver.connected(version, granted.session_present);
-        if !granted.session_present || !self.subscribed {
+        // A new session has no subscriptions.
+        self.subscribed &= granted.session_present;
+        if !self.subscribed {
             self.put_subscribe(&mut out.bytes, version)?;
         } else {
             self.works();
@@ -273,7 +275,7 @@ impl Session {
     /// The session is there, in case it is not the next time.
     fn remember(&mut self) {
         if self.subscribed && self.plan.hello.session_expiry_s > 0 {
-            let dropped = self.doctor.heard().filter(|_| self.plan.watch_dropped);
+            let dropped = self.doctor.heard().filter(|_| self.receiver.watching);
             self.memory.seen(self.kept_s, dropped);
         }
     }
@@ -310,12 +312,14 @@ impl Session {
             Retained::Skip => RetainForwardRule::Never,
             Retained::Only => RetainForwardRule::OnEverySubscribe,
         };
-        let watched = self.plan.watch_dropped.then_some((super::receive::DROPPED_TOPIC, 0));
-        let filters = self.plan.topics.iter().map(|t| (t.filter.wire.as_str(), t.qos)).chain(watched);
+        // What the broker has dropped is retained, and always wanted.
+        let watched = (super::receive::DROPPED_TOPIC, 0, RetainForwardRule::OnNewSubscribe);
+        let watched = self.plan.watch_dropped.then_some(watched);
+        let filters = self.plan.topics.iter().map(|t| (t.filter.wire.as_str(), t.qos, rule.clone())).chain(watched);
         let written = match version {
             Version::V5 => {
-                let filters = filters.map(|(filter, qos)| v5::Filter {
-                    retain_forward_rule: rule.clone(),
+                let filters = filters.map(|(filter, qos, retain_forward_rule)| v5::Filter {
+                    retain_forward_rule,
                     ..v5::Filter::new(filter, rumqttc::v5::mqttbytes::qos(qos).expect("checked by build"))
                 });
                 let mut subscribe = v5::Subscribe::new_many(filters, None);
@@ -323,7 +327,7 @@ impl Session {
                 subscribe.write(out).map_err(|error| error.to_string())
             }
             Version::V4 => {
-                let filters = filters.map(|(filter, qos)| {
+                let filters = filters.map(|(filter, qos, _)| {
                     v4::SubscribeFilter::new(filter.to_owned(), rumqttc::qos(qos).expect("checked by build"))
                 });
                 let mut subscribe = v4::Subscribe::new_many(filters);
