@@ -16,7 +16,7 @@ from pathlib import Path
 from local import docker, install, native, sql
 from local.fault import Fault
 from local.folders import shown
-from local.stack import SERVICES, Stack, read_record
+from local.stack import MORE_BROKERS, SERVICES, Stack, read_record
 
 ENGINES = {"native": native.NativeStack, "docker": docker.DockerStack}
 
@@ -48,11 +48,11 @@ def setup(engine: str) -> None:
     print("everything is there: what the services need, and the packages for building streamer")
 
 
-def up(stack: Stack, free_ports: bool) -> None:
+def up(stack: Stack, free_ports: bool, brokers: int) -> None:
     """Starts the stack and says how long it took."""
     began = time.monotonic()
     with stack.lock():
-        stack.up(free_ports)
+        stack.up(free_ports, brokers)
     print(f"stack `{stack.name}` ({stack.engine}) is ready after {time.monotonic() - began:.1f} s")
     print_status(stack)
 
@@ -109,12 +109,19 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="default: $STREAMER_*_PORT, then the well-known ports for the stack `dev` and free ones "
         "for others; free: free ones, whatever the environment says",
     )
+    command.add_argument(
+        "--brokers",
+        type=int,
+        choices=[1, 3],
+        default=1,
+        help="how many Kafka brokers (default: 1); 3 keep three copies of all, and any one may be away",
+    )
     command = commands.add_parser("down", parents=[common], help="stop all three and remove their data")
     command.add_argument("--keep", action="store_true", help="keep the data and ports for the next `up`")
     commands.add_parser("status", parents=[common], help="show what runs; exit code 1 unless all three do")
     commands.add_parser("env", parents=[common], help='print variables, for eval "$(services/stack.py env)"')
     command = commands.add_parser("logs", parents=[common], help="show the last lines of the logs")
-    command.add_argument("service", nargs="?", choices=SERVICES)
+    command.add_argument("service", nargs="?", choices=[*SERVICES, *MORE_BROKERS])
     command.add_argument("--lines", type=int, default=40)
     command = commands.add_parser(
         "sql", parents=[common], help="run the statements of a file in ClickHouse, show the answers"
@@ -128,7 +135,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         ("pause", "freeze one service (SIGSTOP)"),
         ("resume", "let a paused service go on"),
     ]:
-        commands.add_parser(verb, parents=[common], help=text).add_argument("service", choices=SERVICES)
+        commands.add_parser(verb, parents=[common], help=text).add_argument(
+            "service", choices=[*SERVICES, *MORE_BROKERS]
+        )
     command = commands.add_parser("setup", help="only install and download what the services and the Rust build need")
     command.add_argument("--engine", choices=[*ENGINES, "auto"], default="auto")
     commands.add_parser("python", help="print the folder of the Python packages that tests use, a PYTHONPATH")
@@ -145,7 +154,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     stack = open_stack(options.name, options.engine, starting=options.command == "up")
     if options.command == "up":
-        up(stack, options.ports == "free")
+        up(stack, options.ports == "free", options.brokers)
     elif options.command == "down":
         with stack.lock():
             stack.down(options.keep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from xml.sax.saxutils import escape
 
 from . import probe
 from .folders import SERVICES
@@ -11,15 +12,21 @@ from .service import Service
 
 
 class ClickHouse(Service):
-    """The ClickHouse server. The user `default` needs no password; it listens on the loopback address only."""
+    """The ClickHouse server. Its users need no password; it listens on the loopback address only."""
 
     name = "clickhouse"
+
+    def prepare(self) -> None:
+        users = escape(str(SERVICES / "clickhouse-users.xml"))
+        config = f"<clickhouse><users_config>{users}</users_config></clickhouse>\n"
+        (self.folder / "config.xml").write_text(config)
 
     def argv(self) -> list[str]:
         return [
             sys.executable,
             str(SERVICES / "local" / "clickhouse_server.py"),
             str(clickhouse_library()),
+            str(self.folder / "config.xml"),
             str(self.data),
             str(self.all_ports["clickhouse_http"]),
             str(self.all_ports["clickhouse_tcp"]),

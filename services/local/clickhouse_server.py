@@ -1,6 +1,6 @@
 """Runs the ClickHouse server inside libchdb.so until the process is ended.
 
-Usage: clickhouse_server.py LIBCHDB DATA HTTP_PORT TCP_PORT
+Usage: clickhouse_server.py LIBCHDB CONFIG DATA HTTP_PORT TCP_PORT
 
 The library's entry point is that of the `clickhouse` program. `clickhouse local` can open the server's ports
 (SYSTEM START LISTEN), and they stay open while its query runs; so the last query never ends.
@@ -15,9 +15,11 @@ FOREVER = """SELECT sleepEachRow(1) FROM numbers(1000000000) SETTINGS max_block_
 
 def main() -> None:
     """Opens both ports and stays."""
-    library, data, http_port, tcp_port = sys.argv[1:5]
+    library, config, data, http_port, tcp_port = sys.argv[1:6]
     arguments = [
         "clickhouse",
+        "--config-file",
+        config,
         "--path",
         data,
         "--listen_host",

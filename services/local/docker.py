@@ -27,9 +27,11 @@ class DockerStack(Stack):
 
     engine = "docker"
 
-    def up(self, free_ports: bool) -> None:
+    def up(self, free_ports: bool, brokers: int) -> None:
+        if brokers > 1:
+            raise Fault("more than one Kafka broker needs --engine native")
         running = any(status.state != "stopped" for status in self.status())
-        self.settle_ports(free_ports, running)
+        self.settle_ports(free_ports, running, brokers)
         self._compose("up", "-d", *CONTAINERS.values())
         with ThreadPoolExecutor(len(SERVICES)) as pool:
             list(pool.map(self._wait_ready, SERVICES))

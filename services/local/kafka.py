@@ -1,9 +1,11 @@
-"""Apache Kafka as a plain process: one broker in KRaft mode, on the jars that Maven brings."""
+"""Apache Kafka as a plain process: brokers in KRaft mode, on the jars that Maven brings."""
 
 from __future__ import annotations
 
 import string
 import subprocess
+from collections.abc import Mapping
+from pathlib import Path
 
 from . import probe
 from .fault import Fault
@@ -11,22 +13,37 @@ from .folders import SERVICES
 from .install import cause, kafka_jars, program
 from .service import Service
 
-# Any fixed id will do: a stack is one broker with a data folder of its own.
+# Any fixed id will do: the data folders of a stack are its own.
 CLUSTER_ID = "c3RyZWFtZXItc3RhY2stMQ"
 
 
-class Kafka(Service):
-    """The Kafka broker."""
+def nodes(ports: Mapping[str, int]) -> list[int]:
+    """The ids of the brokers that have ports: 1, or 1 to 3."""
+    return [node for node in (1, 2, 3) if node == 1 or _name(node) in ports]
 
-    name = "kafka"
+
+def _name(node: int) -> str:
+    return "kafka" if node == 1 else f"kafka{node}"
+
+
+class Kafka(Service):
+    """A Kafka broker, which is a controller as well."""
+
+    def __init__(self, folder: Path, ports: Mapping[str, int], node: int) -> None:
+        self.name = _name(node)
+        self.node = node
+        super().__init__(folder, ports)
 
     def prepare(self) -> None:
         template = string.Template((SERVICES / "kafka.properties").read_text())
         config = self.folder / "config"
         config.write_text(
             template.substitute(
-                KAFKA_PORT=self.all_ports["kafka"], CONTROLLER_PORT=self.all_ports["kafka_controller"], DATA=self.data
+                KAFKA_PORT=self.all_ports[self.name],
+                CONTROLLER_PORT=self.all_ports[f"{self.name}_controller"],
+                DATA=self.data,
             )
+            + self._as_one_of_many()
         )
         if not (self.data / "meta.properties").exists():
             done = subprocess.run(
@@ -39,16 +56,40 @@ class Kafka(Service):
             if done.returncode != 0:
                 raise Fault(f"kafka cannot format its data folder: {cause(done.stdout)}")
 
+    def _as_one_of_many(self) -> str:
+        """Settings that take the place of those before them when there are more brokers than one."""
+        others = nodes(self.all_ports)
+        if len(others) == 1:
+            return ""
+        voters = [f"{node}@127.0.0.1:{self.all_ports[f'{_name(node)}_controller']}" for node in others]
+        settings = {
+            "node.id": self.node,
+            "controller.quorum.voters": ",".join(voters),
+            # Any one of them may be away.
+            "default.replication.factor": len(others),
+            "min.insync.replicas": len(others) - 1,
+            "offsets.topic.replication.factor": len(others),
+            "transaction.state.log.replication.factor": len(others),
+            "transaction.state.log.min.isr": len(others) - 1,
+            "share.coordinator.state.topic.replication.factor": len(others),
+            "share.coordinator.state.topic.min.isr": len(others) - 1,
+            # Whoever comes back soon leads its partitions again.
+            "leader.imbalance.check.interval.seconds": 2,
+            "leader.imbalance.per.broker.percentage": 0,
+        }
+        return "".join(f"\n{name}={value}" for name, value in settings.items()) + "\n"
+
     def argv(self) -> list[str]:
         # The first compiler tier and the serial collector: quick to start and small, and fast enough for tests.
-        return [*self._java(), "-Xmx512m", "-Xms256m", "kafka.Kafka", str(self.folder / "config")]
+        memory = ["-Xmx512m", "-Xms256m"] if len(nodes(self.all_ports)) == 1 else ["-Xmx256m"]
+        return [*self._java(), *memory, "kafka.Kafka", str(self.folder / "config")]
 
     def worth_retrying(self, log: str) -> bool:
         # On a busy machine the JVM has died without a word a few times, and started well right after.
         return not log.strip()
 
     def ready(self) -> bool:
-        return probe.kafka(self.all_ports["kafka"])
+        return probe.kafka(self.all_ports[self.name])
 
     def _java(self) -> list[str]:
         return [

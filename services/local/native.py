@@ -10,12 +10,10 @@ from typing import Callable
 from . import install
 from .clickhouse import ClickHouse
 from .fault import Fault
-from .kafka import Kafka
+from .kafka import Kafka, nodes
 from .mosquitto import Mosquitto
 from .service import Service
 from .stack import Stack, Status, read_record
-
-KINDS = (Mosquitto, Kafka, ClickHouse)
 
 
 class NativeStack(Stack):
@@ -23,10 +21,10 @@ class NativeStack(Stack):
 
     engine = "native"
 
-    def up(self, free_ports: bool) -> None:
+    def up(self, free_ports: bool, brokers: int) -> None:
         ensure(build=False)
         running = any(service.state() != "stopped" for service in self._services())
-        self.settle_ports(free_ports, running)
+        self.settle_ports(free_ports, running, brokers)
         _all_at_once(service.start for service in self._services())
 
     def down(self, keep: bool) -> None:
@@ -38,7 +36,9 @@ class NativeStack(Stack):
 
     def act(self, verb: str, service: str) -> None:
         self.ports()
-        one = next(candidate for candidate in self._services() if candidate.name == service)
+        one = next((candidate for candidate in self._services() if candidate.name == service), None)
+        if one is None:
+            raise Fault(f"the stack `{self.name}` has no {service}: it is for `up --brokers 3`")
         {"start": one.start, "stop": one.stop, "kill": one.kill, "pause": one.pause, "resume": one.resume}[verb]()
 
     def status(self) -> list[Status]:
@@ -57,7 +57,8 @@ class NativeStack(Stack):
 
     def _services(self) -> list[Service]:
         ports = read_record(self.name).get("ports", {})
-        return [kind(self.folder, ports) for kind in KINDS]
+        brokers = [Kafka(self.folder, ports, node) for node in nodes(ports)]
+        return [Mosquitto(self.folder, ports), *brokers, ClickHouse(self.folder, ports)]
 
 
 def ensure(build: bool) -> None:

@@ -29,6 +29,14 @@ PORTS: Mapping[str, Port] = {
     "clickhouse_tcp": Port("clickhouse", "STREAMER_CLICKHOUSE_TCP_PORT", 9000),
 }
 
+# What a stack may have besides, with `up --brokers 3`.
+MORE_BROKERS: Mapping[str, Port] = {
+    f"kafka{node}{role}": Port(f"kafka{node}", f"STREAMER_KAFKA{node}{role.upper()}_PORT", 9091 + 2 * node + number)
+    for node in (2, 3)
+    for number, role in enumerate(("", "_controller"))
+}
+ALL_PORTS: Mapping[str, Port] = {**PORTS, **MORE_BROKERS}
+
 # Free ports come from below the range that the kernel takes outgoing connections from (32768 and up). A port
 # from that range can be taken by anybody's connection while its service is down, and a client that keeps
 # reconnecting to it can even end up connected to itself.
@@ -36,14 +44,18 @@ FREE_RANGE = range(20000, 30000)
 
 
 def choose(
-    well_known: bool, use_environment: bool, recorded: Mapping[str, int], avoid: Iterable[int]
+    ports: Mapping[str, Port],
+    well_known: bool,
+    use_environment: bool,
+    recorded: Mapping[str, int],
+    avoid: Iterable[int],
 ) -> dict[str, int]:
-    """Picks all ports: from the environment if allowed, as `recorded` before, well known, or free.
+    """Picks `ports`: from the environment if allowed, as `recorded` before, well known, or free.
 
     `avoid` are ports of other stacks, which may be down just now.
     """
     chosen: dict[str, int] = {}
-    for key, port in PORTS.items():
+    for key, port in ports.items():
         number = _from_environment(port.variable) if use_environment else None
         if number is None:
             number = recorded.get(key)
@@ -51,13 +63,13 @@ def choose(
             number = port.well_known
         if number is not None:
             chosen[key] = number
-    for key in PORTS:
+    for key in ports:
         if key not in chosen:
             chosen[key] = free(set(avoid) | set(chosen.values()))
     for key, number in chosen.items():
         others = [other for other in chosen if other != key and chosen[other] == number]
         if others:
-            raise Fault(f"{PORTS[key].variable} and {PORTS[others[0]].variable} are both {number}")
+            raise Fault(f"{ports[key].variable} and {ports[others[0]].variable} are both {number}")
     return chosen
 
 
@@ -85,7 +97,7 @@ def taken(number: int) -> bool:
 def require_free(key: str, number: int) -> None:
     """Raises a fault that says what to do when the port is taken."""
     if taken(number):
-        port = PORTS[key]
+        port = ALL_PORTS[key]
         raise Fault(
             f"port {number} for {port.service} is taken by another program: stop that, set {port.variable}, "
             f"or use --ports free"

@@ -11,7 +11,7 @@ from . import process
 from .fault import Fault
 from .folders import shown
 from .install import cause
-from .ports import PORTS, require_free
+from .ports import ALL_PORTS, require_free
 
 READY_SECONDS = 90.0
 
@@ -55,8 +55,8 @@ class Service:
 
     @property
     def ports(self) -> list[tuple[str, int]]:
-        """This service's ports, by their keys in `PORTS`."""
-        return [(key, self.all_ports[key]) for key, port in PORTS.items() if port.service == self.name]
+        """This service's ports, by their keys in `ALL_PORTS`."""
+        return [(key, self.all_ports[key]) for key, port in ALL_PORTS.items() if port.service == self.name]
 
     def state(self) -> str:
         """`running`, `paused` or `stopped`."""

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from .fault import Fault
 from .folders import locked, shown, stacks_dir
-from .ports import choose, require_free
+from .ports import ALL_PORTS, PORTS, choose, require_free
 
 SERVICES = ("mosquitto", "kafka", "clickhouse")
+# Those that `up --brokers 3` adds.
+MORE_BROKERS = ("kafka2", "kafka3")
 ENGINES = ("docker", "native")
 
 
@@ -45,8 +47,8 @@ class Stack(abc.ABC):
     # What an engine does
 
     @abc.abstractmethod
-    def up(self, free_ports: bool) -> None:
-        """Starts what is not running, all three at once, and returns when all are ready."""
+    def up(self, free_ports: bool, brokers: int) -> None:
+        """Starts what is not running, all at once, and returns when all are ready."""
 
     @abc.abstractmethod
     def down(self, keep: bool) -> None:
@@ -91,20 +93,21 @@ class Stack(abc.ABC):
             "MQTT_BROKER": "127.0.0.1",
             "MQTT_PORT": str(ports["mqtt"]),
             "MQTT_WS_PORT": str(ports["mqtt_ws"]),
-            "KAFKA_BOOTSTRAP": f"127.0.0.1:{ports['kafka']}",
+            "KAFKA_BOOTSTRAP": ",".join(f"127.0.0.1:{ports[key]}" for key in ("kafka", *MORE_BROKERS) if key in ports),
             "CLICKHOUSE_URL": f"http://127.0.0.1:{ports['clickhouse_http']}",
             "CLICKHOUSE_TCP_PORT": str(ports["clickhouse_tcp"]),
             "STREAMER_STACK": self.name,
         }
 
-    def settle_ports(self, free_ports: bool, running: bool) -> None:
-        """Chooses the ports and records them. A stack that is partly running keeps those it has."""
+    def settle_ports(self, free_ports: bool, running: bool, brokers: int) -> None:
+        """Chooses the ports and records them. A stack that is partly running keeps those it has, and so its brokers."""
         if running:
             return
         # Two stacks that start together must not choose the same ones.
         with locked(stacks_dir() / ".ports.lock"):
             recorded = {} if free_ports else read_record(self.name).get("ports", {})
             ports = choose(
+                PORTS if brokers == 1 else ALL_PORTS,
                 well_known=self.name == "dev" and not free_ports,
                 use_environment=not free_ports,
                 recorded=recorded,

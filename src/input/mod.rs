@@ -9,7 +9,7 @@ mod stdin;
 
 pub use kafka::{Past, Stretch};
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -36,6 +36,8 @@ pub struct InputContext {
     pub metrics: ComponentMetrics,
     /// The input reports here whenever its connection is made or lost after `connect`.
     pub health: Health,
+    /// A folder of its own, in which it may keep what it wants to know after a restart. Made by whoever writes there.
+    pub state: PathBuf,
 }
 
 /// What a source promises about messages that were handed out and not acknowledged.
@@ -169,7 +171,7 @@ mod tests {
     pub(super) fn context() -> InputContext {
         let metrics = Metrics::new().component("test", "input", "test");
         let health = HealthBoard::default().add("test/input/test", metrics.up.clone());
-        InputContext { pipeline: "test".to_owned(), label: "test".to_owned(), metrics, health }
+        InputContext { pipeline: "test".to_owned(), label: "test".to_owned(), metrics, health, state: PathBuf::new() }
     }
 
     /// Offsets and payloads of all messages up to the end.

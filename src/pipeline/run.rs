@@ -84,6 +84,17 @@ impl Environment {
         let health = self.health.add(format!("{pipeline}/{kind}/{label}"), metrics.up.clone());
         (metrics, health)
     }
+
+    /// The folder below `state` for what a part of a pipeline keeps.
+    pub(super) fn folder(&self, kind: &str, pipeline: &str, label: &str) -> PathBuf {
+        [pipeline, label].iter().fold(self.state.join(kind), |folder, name| folder.join(file_name(name)))
+    }
+}
+
+/// A name that is one folder on any file system, and another one for another name.
+fn file_name(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    name.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02x}") }).collect()
 }
 
 impl Pipeline {
@@ -188,7 +199,8 @@ impl Pipeline {
         let mut lanes = JoinSet::new();
         for (InputPart { label, input, steps }, routes) in inputs.into_iter().zip(routes) {
             let (component, health) = environment.component(&name, "input", &label);
-            let context = InputContext { pipeline: name.to_string(), label, metrics: component, health };
+            let state = environment.folder("input", &name, &label);
+            let context = InputContext { pipeline: name.to_string(), label, metrics: component, health, state };
             let input = spool::around(input, spool, linger, &context, environment);
             let (letters, budget, metrics, archive) =
                 (letters.clone(), budget.clone(), metrics.clone(), archive.clone());

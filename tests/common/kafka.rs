@@ -69,6 +69,13 @@ pub fn answers(brokers: &str) -> Result<(), KafkaError> {
     reader(brokers).fetch_metadata(None, TIMEOUT).map(drop)
 }
 
+/// The brokers of each partition of a topic, by their ids: the leader, and all whose copy is whole.
+pub fn replicas(brokers: &str, topic: &str) -> Result<Vec<(i32, Vec<i32>)>, String> {
+    let metadata = reader(brokers).fetch_metadata(Some(topic), TIMEOUT).map_err(|error| error.to_string())?;
+    let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
+    Ok(partitions.iter().map(|partition| (partition.leader(), partition.isr().to_vec())).collect())
+}
+
 /// Every message of a topic, in order within each partition; none when there is no such topic.
 pub fn read_all(brokers: &str, topic: &str) -> Result<Vec<Record>, String> {
     let fail = |error: KafkaError| format!("cannot read topic `{topic}`: {error}");

@@ -12,7 +12,7 @@ use super::{clickhouse::ClickHouse, kafka, mqtt, root};
 pub struct Stack {
     /// `host:port`
     pub mqtt: String,
-    /// `host:port`
+    /// `host:port`, several of them with commas between
     pub kafka: String,
     pub clickhouse: ClickHouse,
 }
@@ -59,7 +59,8 @@ impl Stack {
 pub struct OwnStack {
     pub stack: Stack,
     name: String,
-    _turn: MutexGuard<'static, ()>,
+    /// Of the stack that tests share; none for one that a test has alone.
+    turn: Option<MutexGuard<'static, ()>>,
 }
 
 /// The stack and how many tests hold it or wait for it.
@@ -73,19 +74,26 @@ impl OwnStack {
         let name = format!("faults-{}", std::process::id());
         let stack = {
             let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-            let (stack, holders) = shared.get_or_insert_with(|| (Self::up(&name), 0));
+            let (stack, holders) = shared.get_or_insert_with(|| (Self::up(&name, &[]), 0));
             *holders += 1;
             stack.clone()
         };
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = Self { stack, name, _turn: turn };
+        let own = Self { stack, name, turn: Some(turn) };
         own.mend();
         own
     }
 
-    fn up(name: &str) -> Stack {
+    /// A stack of three Kafka brokers that keep three copies of everything, for this test alone.
+    pub fn of_three_brokers() -> Self {
+        let name = format!("cluster-{}", std::process::id());
+        let stack = Self::up(&name, &["--engine", "native", "--brokers", "3"]);
+        Self { stack, name, turn: None }
+    }
+
+    fn up(name: &str, more: &[&str]) -> Stack {
         let half_way = Down(name);
-        run(&["up", "--name", name, "--ports", "free"]);
+        run(&[&["up", "--name", name, "--ports", "free"], more].concat());
         let variables = run(&["env", "--name", name]);
         let value = |wanted: &str| {
             let line = variables.lines().find_map(|line| line.strip_prefix("export ")?.strip_prefix(wanted));
@@ -122,6 +130,10 @@ impl OwnStack {
 
 impl Drop for OwnStack {
     fn drop(&mut self) {
+        if self.turn.is_none() {
+            drop(Down(&self.name));
+            return;
+        }
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((_, holders)) = shared.as_mut() else { return };
         *holders -= 1;

@@ -173,10 +173,12 @@ fn too_many_parts_are_waited_for() {
     assert_eq!(tally.dead_lettered, 0, "no message is to blame");
 }
 
-/// What may not be written is not written, and nothing is blamed for it; when it may, everything is. The proxy makes the
-/// user one that may only read: it puts another setting in the place of one that goes along with every request.
+/// What may not be written is not written, and nothing is blamed for it; when it may, everything is. The proxy puts another
+/// user in the place of ours: `visitor` lacks the right to insert, `auditor` has a profile that only lets it read.
 #[test]
 fn a_user_that_may_only_read_is_waited_for() {
+    const READERS: [(&[u8], &str); 2] =
+        [(b"x-clickhouse-user: visitor", "grant the user INSERT"), (b"x-clickhouse-user: auditor", "read-only")];
     let mut scenario = Scenario::new("clickhouse::read_only_user");
     let mut case = Case::new(&Stack::running(), "reader");
     case.create_table();
@@ -184,12 +186,14 @@ fn a_user_that_may_only_read_is_waited_for() {
     case.environment.insert("CLICKHOUSE_URL", format!("http://{}", proxy.address));
     let load = Load::kafka(&case, 1000);
     let streamer = Streamer::start(&case, &[static_member(&case)]);
-    for _ in 0..full(1, 5) {
+    for (user, refusal) in READERS.iter().cycle().take(full(2, 10)) {
         streamer.wait_deliveries(500);
-        proxy.rewrite(Some((Half::Requests, b"async_insert=0".to_vec(), b"readonly=00001".to_vec())));
+        proxy.rewrite(Some((Half::Requests, b"x-clickhouse-user: default".to_vec(), user.to_vec())));
         scenario.fault();
         let reason = streamer.wait_fault(OUTPUT);
-        assert!(reason.contains("read-only"), "{reason}");
+        assert!(reason.contains(refusal), "{reason}");
+        // An insert that was under way as the other user may still end.
+        outage(2);
         let before = load.sent();
         let rows = case.stack.clickhouse.count(case.table());
         wait_sent(&load, before + 1000);

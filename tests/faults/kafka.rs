@@ -13,6 +13,7 @@ use crate::{
         kafka::{self, Producer},
         load::Load,
         note,
+        stack::OwnStack,
     },
     report::Scenario,
     static_member, stop, wait_sent,
@@ -213,4 +214,42 @@ fn a_dead_letter_topic_that_is_gone_is_made_again() {
     producer.flush();
     let tally = scenario.table_has_all_but(&case, &streamer, before..before + 1000, refused);
     assert_eq!(tally.dead_lettered, 20);
+}
+
+/// The leader of partitions dies under load, and another broker goes on with its copy. The group's coordinator moves as
+/// well when it was that one. A client that is answered twice, or not at all, neither loses nor doubles anything.
+#[test]
+#[ignore = "three brokers take a gigabyte of memory"]
+fn leaders_killed_under_load_lose_and_double_nothing() {
+    const BROKERS: [&str; 3] = ["kafka", "kafka2", "kafka3"];
+    let mut scenario = Scenario::new("kafka::leaders_killed");
+    let own = OwnStack::of_three_brokers();
+    let case = Case::new(&own.stack, "leader");
+    case.create_table();
+    let streamer = case.start(&[MQTT_TO_KAFKA, KAFKA_TO_CLICKHOUSE]);
+    streamer.wait_ready();
+    let load = Load::mqtt(&case, 500);
+    streamer.wait_deliveries(500);
+    let replicas = || kafka::replicas(&case.stack.kafka, case.kafka_topic());
+    for round in 0..full(3, 20) {
+        let led = streamer.eventually("every broker has a whole copy", || {
+            let led = replicas()?;
+            let whole = !led.is_empty() && led.iter().all(|(_, whole)| whole.len() == BROKERS.len());
+            if whole { Ok(led) } else { Err(format!("{led:?}")) }
+        });
+        let (leader, _) = led[round % led.len()];
+        own.act("kill", BROKERS[leader as usize - 1]);
+        scenario.fault();
+        streamer.eventually("others lead", || {
+            let led = replicas()?;
+            if led.iter().all(|(now, _)| *now > 0 && *now != leader) { Ok(()) } else { Err(format!("{led:?}")) }
+        });
+        wait_sent(&load, load.sent() + 2000);
+        own.act("start", BROKERS[leader as usize - 1]);
+        streamer.wait_ready();
+        wait_sent(&load, load.sent() + 500);
+    }
+    let tally = scenario.topic_has(&case, &streamer, load.stop());
+    assert_eq!((tally.duplicated, tally.out_of_order), (0, Some(0)), "streamer lived all the time");
+    scenario.table_has_topic(&case, &streamer);
 }

@@ -9,8 +9,8 @@ use rand::Rng as _;
 
 use crate::{
     common::{
-        Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA, Streamer, case, dice, full, kafka::Producer, load::Load, note,
-        stack::OwnStack, streamer::outage,
+        Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA, Streamer, at_least, case, dice, full, kafka::Producer, load::Load,
+        note, stack::OwnStack, streamer::outage,
     },
     into_table,
     report::Scenario,
@@ -279,4 +279,52 @@ fn a_kafka_that_is_frozen_again_and_again_is_found_again() {
     scenario.table_has_topic(&case, &streamer);
     let reminded = streamer.log_lines("WARN").iter().filter(|line| line.contains("dropped all its brokers")).count();
     note(format!("{reminded} clients had dropped all their brokers"));
+}
+
+/// Kafka is away for as long as devices take to send what ten minutes bring, published as fast as it goes to disk. What is
+/// in memory stays within bounds; when Kafka is back, every message comes once, each device's in order.
+#[test]
+fn kafka_away_for_ten_minutes_of_messages_loses_and_repeats_nothing() {
+    const RSS_BYTES_MAX: u64 = 400 << 20;
+    const STEP: u32 = 10_000;
+    let mut scenario = Scenario::new("outages::kafka_away_for_long");
+    let own = OwnStack::take();
+    let case = Case::new(&own.stack, "long");
+    let streamer = case.start(&[MQTT_TO_KAFKA]);
+    streamer.wait_ready();
+    let mut publisher = case.publisher();
+    // In full more bytes than memory may take: half a GB.
+    let padding = "x".repeat(full(200, 1500));
+    let mut publish = |range: Range<u32>| {
+        let padded = range.map(|seq| {
+            let mut reading = case::reading(seq);
+            reading["padding"] = padding.clone().into();
+            (case.telemetry(seq).0, reading.to_string().into_bytes())
+        });
+        publisher.publish(&padded.collect::<Vec<_>>());
+    };
+    publish(0..STEP);
+    streamer.wait_deliveries(STEP);
+    own.act("kill", "kafka");
+    scenario.fault();
+    let (sent, mut rss) = (full(30_000, 300_000), 0);
+    for first in (STEP..sent).step_by(STEP as usize) {
+        publish(first..first + STEP);
+        // Faster than that, the broker's own queue would run over.
+        streamer.eventually("messages go to disk", || {
+            rss = rss.max(streamer.rss_bytes());
+            at_least(streamer.metric("streamer_spool_messages", &[])?, f64::from(first))
+        });
+    }
+    own.act("start", "kafka");
+    streamer.eventually("Kafka gets what is on disk", || {
+        rss = rss.max(streamer.rss_bytes());
+        let delivered = streamer.metric("streamer_delivered_messages_total", &[r#"label="telemetry""#])?;
+        at_least(delivered, f64::from(sent))
+    });
+    note(format!("at most {} MiB in use", rss >> 20));
+    assert!(rss < RSS_BYTES_MAX, "{rss} bytes in use");
+    let tally = scenario.topic_has(&case, &streamer, sent);
+    assert_eq!((tally.duplicated, tally.out_of_order), (0, Some(0)), "an outage alone repeats nothing");
+    streamer.wait_ready();
 }

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::outage::{Count, Demand, Verdict, Wanted};
+use super::{
+    memory::{now_ms, time},
+    outage::{Count, Demand, STRETCH, Verdict, Wanted},
+};
 use crate::metrics::Health;
 
 /// A broker that does not say why it ends connections does so at each start of another client with our name: soon.
@@ -23,15 +26,25 @@ pub struct Doctor {
     /// Connections in a row that the broker has ended soon and without a word.
     ended: u32,
     sessions_lost: u32,
-    /// The broker's count of dropped messages when it was first heard.
-    dropped_before: Option<i64>,
+    /// The broker's count of dropped messages when we began to count, and when that was.
+    dropped_before: Option<(i64, i64)>,
+    /// What it said last.
+    dropped: Option<i64>,
+    /// When a session began that nothing was known of before.
+    fresh: Option<Instant>,
     /// What an outage that is to be survived asks of the broker.
     demand: Option<Demand>,
     survive: Option<Wanted>,
 }
 
 impl Doctor {
-    pub(super) fn new(health: Health, url: String, client_id: String, survive: Option<Wanted>) -> Self {
+    pub(super) fn new(
+        health: Health,
+        url: String,
+        client_id: String,
+        survive: Option<Wanted>,
+        dropped_before: Option<(i64, i64)>,
+    ) -> Self {
         Self {
             health,
             url,
@@ -40,7 +53,9 @@ impl Doctor {
             takeovers: 0,
             ended: 0,
             sessions_lost: 0,
-            dropped_before: None,
+            dropped_before,
+            dropped: None,
+            fresh: None,
             demand: survive.map(Demand::new),
             survive,
         }
@@ -48,6 +63,7 @@ impl Doctor {
 
     /// A connection was made.
     pub fn connected(&mut self, session_present: bool) {
+        self.fresh = (!session_present).then(Instant::now);
         if let Some(demand) = &mut self.demand {
             demand.connected(session_present, Instant::now());
         }
@@ -118,16 +134,32 @@ impl Doctor {
     }
 
     /// The broker knows nothing of a session that it was to keep.
-    pub fn session_lost(&mut self) {
+    /// We last had it at `seen_ms`, and it was to be kept for `expiry_s` from then on.
+    pub fn session_lost(&mut self, seen_ms: i64, now_ms: i64, expiry_s: u32) {
+        let (url, seen, now) = (&self.url, time(seen_ms), time(now_ms));
+        if now_ms - seen_ms > i64::from(expiry_s) * 1000 {
+            warn!(
+                url,
+                seen,
+                expiry_s,
+                "we were away for longer than the broker keeps our session: what was published meanwhile is lost"
+            );
+            let text = format!(
+                "our session ended while we were away: the broker keeps it for {expiry_s} s, and we were last there at {seen}; messages between then and {now} are lost"
+            );
+            self.say("session", text);
+            return;
+        }
         self.sessions_lost += 1;
-        let (url, times) = (&self.url, self.sessions_lost);
+        let times = self.sessions_lost;
         error!(
             url,
+            seen,
             times,
             "the broker has lost our session: what was published while we were away is lost; look at its persistence and session limits"
         );
         let text = format!(
-            "the broker has lost our session (times so far: {times}) and what it kept for us: set `persistence true` and a short `autosave_interval` in Mosquitto, and a longer session expiry elsewhere"
+            "the broker has lost our session (times so far: {times}) and what it kept for us: messages between {seen} and {now} may be lost; set `persistence true` and a short `autosave_interval` in Mosquitto, and a longer session expiry elsewhere"
         );
         self.say("session", text);
     }
@@ -147,20 +179,30 @@ impl Doctor {
 
     /// The broker says how many messages it has dropped since it started.
     pub fn dropped(&mut self, count: i64) {
+        let first = self.heard().unwrap_or(count);
+        self.dropped = Some(count);
+        let (before, since) = *self.dropped_before.get_or_insert_with(|| (first, now_ms()));
         // A broker that was restarted counts from 0.
-        let before = *self.dropped_before.get_or_insert(count);
-        self.dropped_before = Some(before.min(count));
+        self.dropped_before = Some((before.min(count), since));
         let new = count - before;
         if new <= 0 {
             return;
         }
+        let since = time(since);
         let text = format!(
-            "the broker has dropped {new} messages of its clients since streamer connected ({count} since it started): raise `max_queued_messages` in Mosquitto"
+            "the broker has dropped {new} messages of its clients since {since} ({count} since it started): raise `max_queued_messages` in Mosquitto"
         );
         if self.say("dropped", text) {
             let url = &self.url;
             warn!(url, count, new, "the broker dropped messages: raise `max_queued_messages` in its configuration");
         }
+    }
+
+    /// The broker's count of dropped messages, if it tells. What it knows comes with a new subscription; Mosquitto says
+    /// nothing as long as it has dropped none.
+    pub fn heard(&self) -> Option<i64> {
+        let none = self.fresh.is_some_and(|began| began.elapsed() >= STRETCH);
+        self.dropped.or(none.then_some(0))
     }
 
     /// Answers whether it is news.
@@ -187,7 +229,7 @@ mod tests {
         let board = HealthBoard::default();
         let health = board.add("p/input/in", Gauge::default());
         health.ok();
-        let mut doctor = Doctor::new(health, "mqtt://b:1883".into(), "me".into(), None);
+        let mut doctor = Doctor::new(health, "mqtt://b:1883".into(), "me".into(), None, None);
         for count in [100, 100] {
             doctor.dropped(count);
             assert!(board.report().notes.is_empty(), "it was so before");
@@ -209,6 +251,45 @@ mod tests {
         assert!(board.report().notes.is_empty());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_was_silent_had_dropped_none() {
+        let board = HealthBoard::default();
+        let health = || board.add("p/input/in", Gauge::default());
+        let mut doctor = Doctor::new(health(), "mqtt://b:1883".into(), "me".into(), None, None);
+        doctor.connected(false);
+        assert_eq!(doctor.heard(), None, "it may still come");
+        tokio::time::advance(STRETCH).await;
+        assert_eq!(doctor.heard(), Some(0));
+        doctor.dropped(7);
+        assert!(board.report().notes[0].1.contains("dropped 7 messages"), "{:?}", board.report().notes);
+        board.remove("p/");
+        // In a session from before, what it knows does not come again.
+        let mut doctor = Doctor::new(health(), "mqtt://b:1883".into(), "me".into(), None, None);
+        doctor.connected(true);
+        tokio::time::advance(STRETCH).await;
+        assert_eq!(doctor.heard(), None);
+        doctor.dropped(7);
+        assert!(board.report().notes.is_empty());
+    }
+
+    #[test]
+    fn what_the_broker_lost_while_we_were_away_is_told_with_the_time() {
+        let board = HealthBoard::default();
+        let health = board.add("p/input/in", Gauge::default());
+        let (seen, hour) = (1_700_000_000_000, 3_600_000);
+        let mut doctor = Doctor::new(health, "mqtt://b:1883".into(), "me".into(), None, Some((100, seen)));
+        let note = || board.report().notes[0].1.clone();
+        doctor.dropped(104);
+        assert!(note().contains("dropped 4 messages of its clients since 2023-11-14T22:13:20Z"), "{}", note());
+        doctor.session_lost(seen, seen + hour, 3601);
+        let lost = "messages between 2023-11-14T22:13:20Z and 2023-11-14T23:13:20Z may be lost";
+        assert!(note().contains("has lost our session") && note().contains(lost), "{}", note());
+        doctor.session_lost(seen, seen + hour, 3599);
+        let expired = "the broker keeps it for 3599 s, and we were last there at 2023-11-14T22:13:20Z";
+        assert!(note().contains("our session ended while we were away") && note().contains(expired), "{}", note());
+        assert!(!note().contains("has lost our session"), "{}", note());
+    }
+
     #[test]
     fn connections_that_end_without_a_word_again_and_again_raise_a_question() {
         let url = || "mqtt://b:1883".to_owned();
@@ -224,7 +305,7 @@ mod tests {
         assert!(!others.iter().any(LinkError::is_silent_end));
 
         let board = HealthBoard::default();
-        let mut doctor = Doctor::new(board.add("p/input/in", Gauge::default()), url(), "me".into(), None);
+        let mut doctor = Doctor::new(board.add("p/input/in", Gauge::default()), url(), "me".into(), None, None);
         let notes = || board.report().notes;
         for _ in 0..2 {
             doctor.ended_after(Duration::from_secs(1));

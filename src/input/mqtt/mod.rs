@@ -5,6 +5,7 @@
 //! acknowledged in the session of our `client_id` and sends it again. A broken connection alone makes no duplicates of
 //! messages that are still on their way; a crash of ours does. Quality of service 0 is best effort.
 mod doctor;
+mod memory;
 mod outage;
 mod queue;
 mod receive;
@@ -28,6 +29,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
 use self::{
+    memory::Memory,
     queue::{CloseOnDrop, Queue, Settled},
     session::Session,
 };
@@ -428,7 +430,9 @@ impl Input for MqttInput {
         let stop = CancellationToken::new();
         let (queue, settled) = (Queue::new(self.plan.buffer_bytes_max), Arc::new(Settled::default()));
         let shared = (queue.clone(), settled.clone());
-        let session = Session::new(self.plan.clone(), context.clone(), shared, stop.clone(), first);
+        let Dial { url, client_id, .. } = &self.plan.dial;
+        let memory = Memory::open(&context.state, url, client_id).await;
+        let session = Session::new(self.plan.clone(), context.clone(), memory, shared, stop.clone(), first);
         let close = CloseOnDrop(queue.clone());
         let task = tokio::spawn(async move {
             let _close = close;

@@ -38,6 +38,8 @@ pub struct Receiver {
     version: Version,
     /// The broker has confirmed the subscription.
     confirmed: bool,
+    /// The broker lets us see its count of dropped messages.
+    pub watching: bool,
     /// What the broker said last of messages it has dropped, until it is asked for.
     dropped: Option<i64>,
     /// All that has come and that the broker would have kept for us, had we been away.
@@ -57,6 +59,7 @@ impl Receiver {
             window: Window::default(),
             version: Version::V5,
             confirmed: false,
+            watching: false,
             dropped: None,
             keepable: Count::default(),
             expected: 0,
@@ -142,11 +145,12 @@ impl Receiver {
     }
 
     fn message(&mut self, buffer: &[u8], p: &Publish, headers: usize, read: &mut Read) -> Result<(), LinkError> {
-        let wanted = match self.plan.retained {
-            Retained::Include => true,
-            Retained::Skip => !p.retain,
-            Retained::Only => p.retain,
-        } && !self.is_broker_report(buffer, p);
+        let wanted = !self.is_broker_report(buffer, p)
+            && match self.plan.retained {
+                Retained::Include => true,
+                Retained::Skip => !p.retain,
+                Retained::Only => p.retain,
+            };
         let mut hand_out = wanted;
         if p.qos > 0 {
             // What comes again was counted before; what is retained is kept anyway.
@@ -222,6 +226,7 @@ impl Receiver {
             return Err(malformed(packet::protocol_error("a SUBACK that answers another SUBSCRIBE")));
         }
         // The broker's own count comes last and may be refused: it is only for watching.
+        self.watching = self.plan.watch_dropped && reasons.last().is_some_and(|&code| code <= 2);
         let bad: Vec<_> = self
             .plan
             .topics

@@ -1,9 +1,6 @@
 //! The session: one task that owns the socket, makes the connection again when it breaks, and never waits for the
 //! pipeline. What it reads goes into the queue; what the pipeline settles comes back and is acknowledged.
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf, BytesMut};
 use rumqttc::{
@@ -21,6 +18,7 @@ use tracing::{debug, info, warn};
 use super::{
     Plan, Retained,
     doctor::Doctor,
+    memory::{Memory, now_ms},
     outage::STRETCH,
     queue::{Queue, Settled},
     receive::Receiver,
@@ -52,6 +50,9 @@ pub struct Session {
     stop: CancellationToken,
     receiver: Receiver,
     doctor: Doctor,
+    memory: Memory,
+    /// How long the broker keeps the session of this connection.
+    kept_s: u32,
     /// The version the broker is known to speak.
     version: Option<Version>,
     /// Subscribed once in this process.
@@ -64,13 +65,15 @@ impl Session {
     pub(super) fn new(
         plan: Arc<Plan>,
         context: InputContext,
+        memory: Memory,
         (queue, settled): (Arc<Queue>, Arc<Settled>),
         stop: CancellationToken,
         first: oneshot::Sender<Result<(), LinkError>>,
     ) -> Self {
         let receiver = Receiver::new(plan.clone(), queue.clone(), context.metrics.clone());
         let (url, client_id) = (plan.dial.url.clone(), plan.dial.client_id.clone());
-        let doctor = Doctor::new(context.health.clone(), url, client_id, plan.survive);
+        let dropped = memory.kept().and_then(|kept| Some((kept.dropped?, kept.seen_ms)));
+        let doctor = Doctor::new(context.health.clone(), url, client_id, plan.survive, dropped);
         Self {
             plan,
             context,
@@ -79,6 +82,8 @@ impl Session {
             stop,
             receiver,
             doctor,
+            memory,
+            kept_s: 0,
             version: None,
             subscribed: false,
             first: Some(first),
@@ -93,6 +98,9 @@ impl Session {
             // Clean once: what comes after the first connection must be remembered.
             let clean_start = self.plan.hello.clean_start && self.version.is_none();
             let hello = Hello { clean_start, ..self.plan.hello };
+            if clean_start {
+                self.memory.forget();
+            }
             let opened = tokio::select! {
                 opened = self.plan.dial.open(&hello, &mut self.version) => opened,
                 () = stop.cancelled() => return,
@@ -137,7 +145,9 @@ impl Session {
         let mut out = Outbox::default();
         self.welcome(version, granted.session_present, granted.session_expiry_s);
         self.receiver.connected(version, granted.session_present);
-        if !granted.session_present || !self.subscribed {
+        // A new session has no subscriptions.
+        self.subscribed &= granted.session_present;
+        if !self.subscribed {
             self.put_subscribe(&mut out.bytes, version)?;
         } else {
             self.works();
@@ -198,6 +208,7 @@ impl Session {
                         Beat::Dead(silent) => return Err(self.plan.dial.silent(silent)),
                     }
                     self.doctor.measure(self.receiver.keepable);
+                    self.remember();
                 }
             }
         }
@@ -211,8 +222,7 @@ impl Session {
         writer: &mut (impl tokio::io::AsyncWrite + Unpin),
         version: Version,
     ) -> Result<usize, LinkError> {
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
-        let taken = self.receiver.take_in(buffer, &mut out.bytes, now_ms);
+        let taken = self.receiver.take_in(buffer, &mut out.bytes, now_ms());
         if self.receiver.confirmed() {
             self.works();
         }
@@ -247,6 +257,8 @@ impl Session {
             Ok(()) => writer.shutdown().await,
             Err(error) => Err(error),
         };
+        self.remember();
+        self.memory.close(GOODBYE).await;
         if let Err(error) = sent {
             warn!(url = self.plan.dial.url, %error, "the last acknowledgements may not have arrived; their messages will come again");
         }
@@ -255,8 +267,17 @@ impl Session {
     /// Subscribed: messages come.
     fn works(&mut self) {
         self.subscribed = true;
+        self.remember();
         self.context.health.ok();
         self.report_first();
+    }
+
+    /// The session is there, in case it is not the next time.
+    fn remember(&mut self) {
+        if self.subscribed && self.plan.hello.session_expiry_s > 0 {
+            let dropped = self.doctor.heard().filter(|_| self.receiver.watching);
+            self.memory.seen(self.kept_s, dropped);
+        }
     }
 
     fn report_first(&mut self) {
@@ -270,8 +291,10 @@ impl Session {
         let url = &self.plan.dial.url;
         let asked = self.plan.hello.session_expiry_s;
         info!(url, protocol = version.name(), session_present, "connected");
-        if self.subscribed && !session_present && asked > 0 {
-            self.doctor.session_lost();
+        // MQTT 3.1.1 knows no end of a session.
+        self.kept_s = session_expiry_s.unwrap_or(if version == Version::V4 && asked > 0 { u32::MAX } else { asked });
+        if let Some(kept) = self.memory.kept().filter(|_| !session_present && asked > 0) {
+            self.doctor.session_lost(kept.seen_ms, now_ms(), kept.expiry_s);
         }
         self.doctor.connected(session_present);
         if let Some(shared) = self.plan.topics.iter().find(|topic| topic.filter.is_shared()) {
@@ -289,12 +312,14 @@ impl Session {
             Retained::Skip => RetainForwardRule::Never,
             Retained::Only => RetainForwardRule::OnEverySubscribe,
         };
-        let watched = self.plan.watch_dropped.then_some((super::receive::DROPPED_TOPIC, 0));
-        let filters = self.plan.topics.iter().map(|t| (t.filter.wire.as_str(), t.qos)).chain(watched);
+        // What the broker has dropped is retained, and always wanted.
+        let watched = (super::receive::DROPPED_TOPIC, 0, RetainForwardRule::OnNewSubscribe);
+        let watched = self.plan.watch_dropped.then_some(watched);
+        let filters = self.plan.topics.iter().map(|t| (t.filter.wire.as_str(), t.qos, rule.clone())).chain(watched);
         let written = match version {
             Version::V5 => {
-                let filters = filters.map(|(filter, qos)| v5::Filter {
-                    retain_forward_rule: rule.clone(),
+                let filters = filters.map(|(filter, qos, retain_forward_rule)| v5::Filter {
+                    retain_forward_rule,
                     ..v5::Filter::new(filter, rumqttc::v5::mqttbytes::qos(qos).expect("checked by build"))
                 });
                 let mut subscribe = v5::Subscribe::new_many(filters, None);
@@ -302,7 +327,7 @@ impl Session {
                 subscribe.write(out).map_err(|error| error.to_string())
             }
             Version::V4 => {
-                let filters = filters.map(|(filter, qos)| {
+                let filters = filters.map(|(filter, qos, _)| {
                     v4::SubscribeFilter::new(filter.to_owned(), rumqttc::qos(qos).expect("checked by build"))
                 });
                 let mut subscribe = v4::Subscribe::new_many(filters);

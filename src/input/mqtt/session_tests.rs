@@ -143,6 +143,8 @@ fn context() -> InputContext {
         label: "l".into(),
         metrics: Metrics::new().component("p", "input", "l"),
         health: Health::detached(),
+        // Nothing can be written there, and nothing here depends on it.
+        state: "/dev/null/state".into(),
     }
 }
 
@@ -465,30 +467,35 @@ async fn unwanted_retained_messages_are_acked_and_left_out() {
 
 #[tokio::test]
 async fn what_the_broker_dropped_is_counted_and_not_a_message() {
-    let broker = Broker::start().await;
-    let mut input = broker.input(", watch_dropped: true");
-    let context = context();
-    let script = async {
-        let mut peer = broker.welcome(false, false).await;
-        peer.suback(&[1, 0x87]).await;
-        let mut bytes = BytesMut::new();
-        let report = Outgoing {
-            topic: receive::DROPPED_TOPIC,
-            payload: b"17",
-            id: 0,
-            qos: 0,
-            retain: true,
-            user_properties: b"",
+    // Whatever is wanted of other messages, and also when the broker tells although it had refused to.
+    for (retained, told, code) in [("include", true, 0), ("skip", true, 0), ("only", false, 0x87)] {
+        let broker = Broker::start().await;
+        let mut input = broker.input(&format!(", watch_dropped: true, retained: {retained}"));
+        let context = context();
+        let script = async {
+            let mut peer = broker.welcome(false, false).await;
+            peer.suback(&[1, code]).await;
+            let mut bytes = BytesMut::new();
+            let report = Outgoing {
+                topic: receive::DROPPED_TOPIC,
+                payload: b"17",
+                id: 0,
+                qos: 0,
+                retain: told,
+                user_properties: b"",
+            };
+            report.put(&mut bytes, Version::V5);
+            let at = bytes.len();
+            peer.encode(&mut bytes, 1, 1, false, "a");
+            bytes[at] |= u8::from(retained == "only");
+            peer.send(&bytes).await;
+            peer
         };
-        report.put(&mut bytes, Version::V5);
-        peer.encode(&mut bytes, 1, 1, false, "a");
-        peer.send(&bytes).await;
-        peer
-    };
-    let (result, _peer) = tokio::join!(input.connect(&context), script);
-    result.unwrap();
-    assert_eq!(read(&mut input).await.0, ["a"]);
-    assert_eq!(context.metrics.broker_dropped.get(), 17);
+        let (result, _peer) = tokio::join!(input.connect(&context), script);
+        result.unwrap();
+        assert_eq!(read(&mut input).await.0, ["a"]);
+        assert_eq!(context.metrics.broker_dropped.get(), 17, "{retained}");
+    }
 }
 
 #[tokio::test]

@@ -59,8 +59,7 @@ pub fn around(
     context: &InputContext,
     environment: &Environment,
 ) -> Box<dyn Input> {
-    let names = [&context.pipeline, &context.label].map(|name| file_name(name));
-    let folder = names.iter().fold(environment.state.join("spool"), |folder, name| folder.join(name));
+    let folder = environment.folder("spool", &context.pipeline, &context.label);
     let off = Settings { enabled: false, bytes_max: 0, after: Duration::from_secs(1) };
     let settings = settings.unwrap_or(off);
     let is_needed = settings.enabled || log::holds_messages(&folder);
@@ -79,12 +78,6 @@ pub fn around(
         board: environment.health.clone(),
         running: None,
     })
-}
-
-/// A name that is one folder on any file system, and another one for another name.
-fn file_name(name: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    name.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02x}") }).collect()
 }
 
 /// An input with a spool behind it.

@@ -118,7 +118,9 @@ impl Bench {
             state: state.path().to_owned(),
         };
         let (metrics, health) = environment.component("p", "input", "in");
-        let context = InputContext { pipeline: "p".to_owned(), label: "in".to_owned(), metrics, health };
+        let state_of_input = state.path().join("input");
+        let context =
+            InputContext { pipeline: "p".to_owned(), label: "in".to_owned(), metrics, health, state: state_of_input };
         let session = Box::new(Session(broker.clone()));
         let mut input = around(session, Some(settings), Duration::ZERO, &context, &environment);
         input.connect(&context).await.unwrap();
