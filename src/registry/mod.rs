@@ -15,7 +15,7 @@ use crate::{
     input::{INPUTS, Input, Replay},
     output::{OUTPUTS, Once, Output},
     plugin::{PluginStep, Plugins},
-    spec::{Modules, Section, Spec},
+    spec::{Modules, Section, Spec, Texts},
     step::{STEPS, Step},
 };
 
@@ -26,6 +26,7 @@ pub struct Registry {
     steps: &'static [&'static Spec<dyn Step>],
     outputs: &'static [&'static Spec<dyn Output>],
     plugins: Arc<Plugins>,
+    texts: Arc<Texts>,
 }
 
 /// One component, of any kind.
@@ -56,7 +57,12 @@ pub struct Promise {
 impl Registry {
     /// The components that streamer is built with.
     pub fn built_in() -> Self {
-        Self { inputs: INPUTS, steps: STEPS, outputs: OUTPUTS, plugins: Arc::default() }
+        Self { inputs: INPUTS, steps: STEPS, outputs: OUTPUTS, plugins: Arc::default(), texts: Arc::default() }
+    }
+
+    /// The same, with texts that count in place of what stands in their files.
+    pub fn with_texts(self, texts: Texts) -> Self {
+        Self { texts: Arc::new(texts), ..self }
     }
 
     /// The same, with the plugins of some folders.
@@ -65,7 +71,7 @@ impl Registry {
     /// A folder or file cannot be read.
     pub fn with_plugins(self, folders: &[PathBuf]) -> std::io::Result<Self> {
         let names: Vec<&str> = self.steps.iter().map(|spec| spec.name).collect();
-        Ok(Self { plugins: Arc::new(Plugins::load(folders, &names)?), ..self })
+        Ok(Self { plugins: Arc::new(Plugins::load(folders, &names, &self.texts)?), ..self })
     }
 
     /// What plugins add.
@@ -79,7 +85,7 @@ impl Registry {
         steps: &'static [&'static Spec<dyn Step>],
         outputs: &'static [&'static Spec<dyn Output>],
     ) -> Self {
-        Self { inputs, steps, outputs, plugins: Arc::default() }
+        Self { inputs, steps, outputs, plugins: Arc::default(), texts: Arc::default() }
     }
 
     /// The input of that name.
@@ -151,6 +157,10 @@ impl Catalog for Registry {
 
     fn modules(&self) -> Arc<Modules> {
         self.plugins.modules.clone()
+    }
+
+    fn texts(&self) -> Arc<Texts> {
+        self.texts.clone()
     }
 }
 

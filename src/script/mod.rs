@@ -3,6 +3,7 @@ mod check;
 mod compiled;
 mod document;
 mod engine;
+mod foreign;
 mod functions;
 mod jsonpath;
 mod mapping;
