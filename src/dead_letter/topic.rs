@@ -17,8 +17,8 @@ use rdkafka::{
 use serde::Deserialize;
 
 use super::{
+    found::{Found, StoreError},
     mark::{Id, MARK_HEADER, Mark, REDRIVEN},
-    store::{Found, StoreError},
 };
 use crate::{
     client::kafka::{Connection, Quiet, find_topic, log, lower_first},

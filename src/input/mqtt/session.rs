@@ -114,8 +114,10 @@ impl Session {
             backoff.lost_after(began.elapsed(), &lost);
             if lost.is_takeover() {
                 self.doctor.taken_over();
-            } else if lost.may_be_takeover() {
-                self.doctor.closed_after(began.elapsed());
+            } else if lost.is_silent_end() {
+                self.doctor.ended_after(began.elapsed());
+            } else {
+                self.doctor.ended_otherwise();
             }
             let wait = backoff.wait();
             debug!(error = %lost, retry_in_ms = wait.as_millis() as u64, "connection lost");
