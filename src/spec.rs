@@ -1,5 +1,10 @@
 //! What a component declares about itself: the one source of lint, docs, the JSON Schema and `streamer list`.
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde::de::DeserializeOwned;
 
@@ -38,6 +43,26 @@ pub struct Section {
     pub scripts: HashMap<String, ScriptPlace>,
     /// What scripts may call by `module::function()`.
     pub modules: Arc<Modules>,
+    /// How files of scripts are read.
+    pub texts: Arc<Texts>,
+}
+
+/// Texts that count in place of what stands in their files: corrections that are not written yet.
+#[derive(Debug, Default)]
+pub struct Texts(pub BTreeMap<PathBuf, String>);
+
+impl Texts {
+    /// The text of a file, without a byte-order mark.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not UTF-8.
+    pub fn read(&self, path: &Path) -> io::Result<String> {
+        if let Some(text) = self.0.get(path) {
+            return Ok(text.clone());
+        }
+        let text = std::fs::read_to_string(path)?;
+        Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    }
 }
 
 /// Modules of functions for scripts, sorted by name.
@@ -81,6 +106,7 @@ impl Section {
             value: serde_yaml::from_str(yaml).expect("valid YAML"),
             scripts: HashMap::new(),
             modules: Arc::default(),
+            texts: Arc::default(),
         }
     }
 

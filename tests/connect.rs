@@ -1,11 +1,17 @@
 //! `streamer lint --connect` against real services: what it finds, where, and that it leaves everything as it was.
 mod common;
 
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
+
 use common::{
-    Case, MQTT_TO_KAFKA, Stack, eventually, kafka,
+    Case, MQTT_TO_KAFKA, Stack, at_least, eventually, kafka, mqtt,
     project::{Project, text},
     root, streamer,
 };
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 /// What `lint --connect` says of a pipeline, one line a finding, and its exit code.
 fn connect(pipeline: &str) -> (Vec<String>, i32) {
@@ -58,12 +64,11 @@ fn into_table(case: &Case, more: &str) -> String {
 
 /// Topics that the brokers know.
 fn exists(brokers: &str, topic: &str) -> bool {
-    use rdkafka::consumer::{BaseConsumer, Consumer as _};
     let mut config = rdkafka::ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("broker.address.family", "v4");
     let consumer: BaseConsumer = config.create().expect("the settings are right");
     let metadata = eventually("Kafka lists its topics", || {
-        consumer.fetch_metadata(None, std::time::Duration::from_secs(10)).map_err(|error| error.to_string())
+        consumer.fetch_metadata(None, Duration::from_secs(10)).map_err(|error| error.to_string())
     });
     metadata.topics().iter().any(|found| found.name() == topic)
 }
@@ -105,6 +110,11 @@ fn a_missing_topic_is_found_and_not_made() {
     is_one(&found, "p.yaml:5:16: ", &["[absent-topic]", &says]);
     let (found, _) = connect(&writing(brokers, topic, ""));
     is_one(&found, "p.yaml:7:14: ", &["[absent-topic]", &says]);
+    // What the brokers would make it with is known already.
+    let (found, _) = connect(&writing(brokers, topic, "      message_bytes_max: 3000000\n"));
+    let [absent, limit] = found.as_slice() else { panic!("{found:#?}") };
+    assert!(absent.contains("[absent-topic]"), "{absent}");
+    assert!(limit.starts_with("p.yaml:8:26: warning[message-limit]"), "{limit}");
     assert!(!exists(brokers, topic), "asking has made the topic");
 }
 
@@ -195,12 +205,155 @@ fn an_mqtt_broker_is_asked_for_everything() {
         )
     };
     let (found, code) = connect(&pipeline(&Stack::running().mqtt));
-    is_one(&found, "p.yaml:6:44: warning[shared-subscription]", &[]);
+    let [shared, window] = found.as_slice() else { panic!("{found:#?}") };
+    assert!(shared.starts_with("p.yaml:6:44: warning[shared-subscription]"), "{shared}");
+    assert!(window.starts_with("p.yaml:9:5: note[broker-limit]"), "Mosquitto takes 20 at a time: {window}");
     assert_eq!(code, 0);
     let (found, code) = connect(&pipeline("127.0.0.1:1"));
     let found: Vec<_> = found.into_iter().filter(|line| !line.contains("shared-subscription")).collect();
     is_one(&found, "p.yaml:4:12: error[unreachable-server] the MQTT broker at mqtt://127.0.0.1:1 ", &["refused"]);
     assert_eq!(code, 1);
+}
+
+/// A Mosquitto with these limits, for as long as this lives.
+struct Limited(std::process::Child, String);
+
+impl Limited {
+    fn start(case: &Case, limits: &str) -> Self {
+        let find = "import sys; sys.path.insert(0, 'services'); from local.install import program; print(program('mosquitto') or '')";
+        let found =
+            Command::new("python3").args(["-c", find]).current_dir(root()).output().expect("python3 can be started");
+        let program = text(&found.stdout).trim().to_owned();
+        assert!(!program.is_empty(), "no mosquitto is installed, which this test starts with limits of its own");
+        let port = streamer::free_port();
+        let config =
+            case.write("mosquitto.conf", &format!("listener {port} 127.0.0.1\nallow_anonymous true\n{limits}"));
+        let broker =
+            Command::new(program).arg("-c").arg(config).stderr(Stdio::null()).spawn().expect("it can be started");
+        let broker = Self(broker, format!("127.0.0.1:{port}"));
+        eventually("mosquitto answers", || mqtt::answers(&broker.1).map_err(|error| error.to_string()));
+        broker
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_limits_of_an_mqtt_broker_are_held_against_the_settings() {
+    let case = Case::new(&Stack::running(), "limited");
+    let broker =
+        Limited::start(&case, "max_qos 1\nretain_available false\nmax_inflight_messages 5\nmax_packet_size 5000\n");
+    let pipeline = |qos: u8, more: &str| {
+        let address = &broker.1;
+        format!(
+            "inputs:\n  in:\n    mqtt:\n      url: mqtt://{address}\n      client_id: c\n      topics: b\n      qos: {qos}\noutputs:\n  out:\n    mqtt:\n      url: mqtt://{address}\n      topic: d\n      qos: {qos}\n{more}dead_letter: {{ drop: {{}} }}\n"
+        )
+    };
+    let (found, code) = connect(&pipeline(2, "      retain: true\n      in_flight_max: 6\n"));
+    let expected = [
+        ("p.yaml:6:15: error[refused-subscription]", "grants `b` only with qos 1, not 2"),
+        ("p.yaml:10:5: note[broker-limit]", "takes packets of up to 5000 bytes"),
+        ("p.yaml:13:12: error[broker-limit]", "takes messages with qos 1 at most"),
+        ("p.yaml:14:15: error[broker-limit]", "keeps no retained messages"),
+        ("p.yaml:15:22: note[broker-limit]", "takes 5 unconfirmed messages at a time"),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, (start, part)) in found.iter().zip(expected) {
+        assert!(found.starts_with(start) && found.contains(part), "{found}\n{start}: {part}");
+    }
+    assert_eq!(code, 1);
+    let (found, code) = connect(&pipeline(1, "      in_flight_max: 5\n"));
+    is_one(&found, "p.yaml:10:5: note[broker-limit]", &["packets"]);
+    assert_eq!(code, 0);
+}
+
+#[test]
+fn who_else_is_in_a_group_is_found() {
+    let case = Case::new(&Stack::running(), "members");
+    let (brokers, topic, group) = (&case.stack.kafka, case.kafka_topic(), &case.id);
+    kafka::create(brokers, topic, 1, &[]);
+    let pipeline = reading(brokers, topic).replace("group: g", &format!("group: {group}"));
+    assert_eq!(connect(&pipeline), (Vec::new(), 0), "a group that is not there yet is none");
+    let one = Member::join(brokers, group, topic, "dashboard");
+    let (found, code) = connect(&pipeline);
+    is_one(
+        &found,
+        "p.yaml:6:14: warning[foreign-member]",
+        &[&format!("group `{group}` has members"), "`dashboard` at "],
+    );
+    assert_eq!(code, 0);
+    drop(one);
+    eventually("the member has left", || match connect(&pipeline).0.as_slice() {
+        [] => Ok(()),
+        found => Err(format!("{found:?}")),
+    });
+    // Our own instances are no strangers, but one partition is enough for one of them only.
+    let ours = Member::join(brokers, group, topic, "streamer");
+    assert_eq!(connect(&pipeline), (Vec::new(), 0));
+    let more = Member::join(brokers, group, topic, "streamer");
+    eventually("both are members", || match connect(&pipeline).0.as_slice() {
+        [one] if one.starts_with("p.yaml:6:14: note[idle-member]") && one.contains("2 members for 1 partition") => {
+            Ok(())
+        }
+        found => Err(format!("{found:?}")),
+    });
+    drop((ours, more));
+}
+
+/// A member of a group, for as long as this lives.
+struct Member(std::sync::Arc<std::sync::atomic::AtomicBool>, Option<std::thread::JoinHandle<()>>);
+
+impl Member {
+    /// Joins, and waits until the brokers list it.
+    fn join(brokers: &str, group: &str, topic: &str, client_id: &str) -> Self {
+        let mut config = rdkafka::ClientConfig::new();
+        config.set("bootstrap.servers", brokers).set("broker.address.family", "v4").set("client.id", client_id);
+        config.set("group.id", group).set("enable.auto.commit", "false");
+        let consumer: BaseConsumer = config.create().expect("the settings are right");
+        consumer.subscribe(&[topic]).expect("a topic");
+        let members = |consumer: &BaseConsumer| {
+            let all =
+                consumer.fetch_group_list(Some(group), Duration::from_secs(10)).map_err(|error| error.to_string())?;
+            let group = all.groups().iter().find(|found| found.name() == group).ok_or("no group")?;
+            let stable = group.state() == "Stable";
+            Ok::<_, String>(if stable { group.members().len() } else { 0 })
+        };
+        eventually("a member joins", || {
+            let _ = consumer.poll(Duration::from_millis(50));
+            at_least(members(&consumer)?, 1)
+        });
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::default());
+        let stopped = stop.clone();
+        let polling = std::thread::spawn(move || {
+            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = consumer.poll(Duration::from_millis(50));
+            }
+        });
+        Self(stop, Some(polling))
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        let _ = self.1.take().expect("it polls until now").join();
+    }
+}
+
+#[test]
+fn keys_for_one_partition_are_worth_a_note() {
+    let case = Case::new(&Stack::running(), "keys");
+    let (brokers, topic) = (&case.stack.kafka, case.kafka_topic());
+    kafka::create(brokers, topic, 1, &[]);
+    let (found, code) = connect(&writing(brokers, topic, "      key: k\n"));
+    is_one(&found, "p.yaml:8:12: note[one-partition]", &[&format!("topic `{topic}` has one partition")]);
+    assert_eq!(code, 0);
+    assert_eq!(connect(&writing(brokers, topic, "")).0, <[String; 0]>::default());
 }
 
 #[test]

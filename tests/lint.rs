@@ -1,11 +1,14 @@
 //! `streamer lint` over files with faults: its exact output and exit code. `UPDATE=1 cargo test --test lint` writes the
 //! `.out` files anew; read the difference before committing it.
 use std::{
+    collections::BTreeSet,
     fs,
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
+
+use streamer::{config::Kind, diagnostic::RULES, registry::Registry};
 
 /// Runs the program in the folder of the fixtures, with an environment that holds nothing but what the fixtures use.
 fn streamer(arguments: &[&str]) -> Output {
@@ -263,10 +266,75 @@ fn completions_and_manual_know_every_command() {
 fn the_list_names_what_is_near() {
     let output = streamer(&["list", "no-such-component"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("no input, step, output or function is called `no-such-component`"));
-    let json: serde_json::Value =
-        serde_json::from_slice(&streamer(&["list", "--format", "json"]).stdout).expect("JSON");
-    assert!(json.is_array());
+    assert!(
+        text(&output.stderr).contains("no input, step, output, function or code of lint is called `no-such-component`")
+    );
+    let near = text(&streamer(&["list", "unknwon-field"]).stderr);
+    assert!(near.contains("did you mean `unknown-field`?"), "{near}");
+    let rule = text(&streamer(&["list", "unused-variable"]).stdout);
+    assert!(rule.starts_with("warning unused-variable\n    "), "{rule}");
+}
+
+#[test]
+fn the_list_has_everything_for_programs() {
+    use serde_json::Value;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list: Vec<Value> = serde_json::from_slice(&run_in(root, &["list", "--format", "json"]).stdout).expect("JSON");
+    let keys = |of: &Value| of.as_object().expect("an object").keys().cloned().collect::<Vec<_>>().join(" ");
+    for one in &list {
+        let expected = match one["kind"].as_str().expect("a text") {
+            "input" | "step" | "output" => "example fields kind name plugin summary value",
+            "function" => "example gives group kind name signature summary",
+            "module function" => "kind name signature summary",
+            "rule" => "kind level name summary text",
+            other => panic!("a kind `{other}`"),
+        };
+        assert_eq!(keys(one), expected, "{one}");
+        let texts = ["name", "summary", "example", "signature", "level", "text"].iter().filter_map(|key| one.get(key));
+        assert!(texts.into_iter().all(|text| !text.as_str().expect("a text").is_empty()), "{one}");
+        for field in one["fields"].as_array().into_iter().flatten() {
+            assert_eq!(keys(field), "default description name required type", "{field}");
+            assert!(
+                field["default"].is_null() || !field["required"].as_bool().unwrap(),
+                "required, with a default: {field}"
+            );
+        }
+    }
+    // Complete, by what the program itself goes by.
+    let names = |kind: &str| {
+        let of_kind = list.iter().filter(|one| one["kind"] == kind);
+        of_kind.map(|one| one["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let registry = Registry::built_in().with_plugins(&[root.join("plugins")]).expect("they are shipped");
+    for kind in Kind::ALL {
+        assert_eq!(names(kind.word()), registry.names(kind));
+        // The schema that editors use has the same fields.
+        for found in registry.all(kind) {
+            let listed = list.iter().find(|one| one["kind"] == kind.word() && one["name"] == found.name()).unwrap();
+            let top: BTreeSet<&str> = listed["fields"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|field| field["name"].as_str().unwrap())
+                .filter(|name| !name.contains(['.', '[', '*']))
+                .collect();
+            let schema = found.schema();
+            for property in schema["properties"].as_object().into_iter().flatten() {
+                assert!(top.contains(property.0.as_str()), "{} {}: {}", kind.word(), found.name(), property.0);
+            }
+        }
+    }
+    assert_eq!(names("function"), streamer::script::functions().map(|f| f.name.to_owned()).collect::<Vec<_>>());
+    assert_eq!(names("module function").len(), registry.plugins().functions.len());
+    let levels: Vec<_> =
+        list.iter().filter(|one| one["kind"] == "rule").map(|one| one["level"].as_str().unwrap()).collect();
+    assert_eq!(levels, RULES.iter().map(|rule| rule.level.word()).collect::<Vec<_>>());
+    let qos = list.iter().find(|one| one["kind"] == "output" && one["name"] == "mqtt").unwrap();
+    let qos = qos["fields"].as_array().unwrap().iter().find(|field| field["name"] == "qos").unwrap();
+    assert_eq!(
+        (&qos["default"], &qos["type"], &qos["required"]),
+        (&1.into(), &"integer, 0 to 2".into(), &false.into())
+    );
 }
 
 /// A folder with one pipeline that has several faults with one right correction each.

@@ -62,6 +62,75 @@ fn faults_of_modules_and_their_calls_are_told_at_their_places() {
     }
 }
 
+/// A module with one of each that can be run and is most likely wrong.
+const DOUBTFUL: &str = "// °C\n\
+    fn shares(text, by) {\n  let spare = 1;\n  let half = by.a.b ?? 0;\n  \
+    if text == 5 && by.n > 5 && by.n < 3 { return text / 8; }\n  half / 60\n}\n";
+
+#[test]
+fn what_is_most_likely_wrong_in_a_module_is_told_wherever_it_is_met() {
+    let project = Project::new(&[
+        ("pipelines/p.yaml", &pipeline("p", "  - map: m::shares(payload.x, payload)\n")),
+        ("plugins/m.rhai", DOUBTFUL),
+        ("plugins/broken.rhai", "fn f(x) { nofunction(x) }\n"),
+        ("plugins/odd.yaml", "step: odd\nsummary: Odd.\nmap: |\n  let unused = 1;\n  payload\n"),
+    ]);
+    let module = [
+        "plugins/m.rhai:3:7: warning[unused-variable] `spare` is never used",
+        "plugins/m.rhai:4:19: warning[missing-question-mark] where `a` is missing, `by.a.b` fails before `??` is asked",
+        "plugins/m.rhai:5:36: warning[always-false] `by.n` cannot be more than 5 and less than 3",
+        "plugins/m.rhai:5:54: note[integer-division] `text / 8` cuts the rest off where `text` is an integer",
+    ];
+    let broken = ["plugins/broken.rhai:1:11: error[unknown-function] the script knows no function `nofunction`"];
+    let odd = ["plugins/odd.yaml:4:7: warning[unused-variable] `unused` is never used"];
+    let all = [&broken[..], &module, &odd].concat();
+    for (named, code, expected) in [
+        (&[][..], 1, &all[..]),
+        (&["plugins"], 1, &all),
+        (&["plugins/"], 1, &all),
+        (&["plugins/m.rhai"], 0, &module),
+        (&["plugins/m.rhai", "plugins/odd.yaml"], 0, &[&module[..], &odd].concat()),
+        (&["plugins/*.rhai"], 1, &[&broken[..], &module].concat()),
+        (&["pipelines", "plugins/odd.yaml"], 1, &all),
+    ] {
+        let output = project.streamer(&[&["lint", "--format", "concise"], named].concat());
+        assert_eq!(text(&output.stdout).lines().collect::<Vec<_>>(), expected, "{named:?}");
+        assert_eq!(output.status.code(), Some(code), "{named:?}");
+    }
+    let output = project.streamer(&["lint", "plugins/m.rhai"]);
+    assert!(text(&output.stderr).starts_with("3 warnings, 1 note in 1 file\n"), "{}", text(&output.stderr));
+
+    fs::write(project.path().join("pipelines/alone.rhai"), "payload").unwrap();
+    let output = project.streamer(&["lint", "pipelines/alone.rhai"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("name the pipeline that has it under `file:`"), "{}", text(&output.stderr));
+    let output = project.streamer(&["test", "plugins/m.rhai"]);
+    assert!(text(&output.stderr).contains("`plugins/m.rhai` is a plugin, not a pipeline"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn scripts_in_files_of_their_own_are_corrected_in_as_many_rounds_as_it_takes() {
+    let mend = |project: &Project, arguments: &[&str]| {
+        let output = project.streamer(&[&["lint"], arguments].concat());
+        (text(&output.stdout), output.status.code().unwrap())
+    };
+    let read = |project: &Project, name: &str| fs::read_to_string(project.path().join(name)).unwrap();
+    // The name of a variable comes to light before those of functions, and a file's own place is in front of all.
+    let project = Project::new(&[
+        ("pipelines/p.yaml", &pipeline("p", "  - map: { file: ../mappings/m.rhai }\n  - map: m::f(payload)\n")),
+        ("mappings/m.rhai", "\u{feff}// °C\n#{ a: nmu(paylod.x, 0), b: roundd(1.5) }\n"),
+        ("plugins/m.rhai", "fn f(x) { roundd(x.a) + nmu(x.b, 0) }\n"),
+    ]);
+    let (faults, _) = mend(&project, &["--format", "concise"]);
+    assert!(faults.contains("mappings/m.rhai:2:11: error[unknown-variable]"), "{faults}");
+    let (shown, _) = mend(&project, &["--diff"]);
+    assert_eq!(read(&project, "plugins/m.rhai"), "fn f(x) { roundd(x.a) + nmu(x.b, 0) }\n", "nothing is written");
+    let (fixed, code) = mend(&project, &["--fix"]);
+    assert!(fixed.starts_with(&shown) && code == 0, "{fixed}\n{shown}");
+    assert_eq!(read(&project, "mappings/m.rhai"), "\u{feff}// °C\n#{ a: num(payload.x, 0), b: round(1.5) }\n");
+    assert_eq!(read(&project, "plugins/m.rhai"), "fn f(x) { round(x.a) + num(x.b, 0) }\n");
+}
+
 #[test]
 fn a_script_that_fails_inside_a_module_is_a_dead_letter_with_the_modules_line() {
     let project = Project::new(&[

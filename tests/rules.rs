@@ -11,10 +11,13 @@ const ASKS: &[&str] = &[
     "absent-table",
     "absent-topic",
     "broker-limit",
+    "foreign-member",
+    "idle-member",
     "message-limit",
     "missing-right",
     "no-deduplication",
     "not-checked",
+    "one-partition",
     "refused-sign-in",
     "refused-subscription",
     "topic-unavailable",
@@ -41,6 +44,8 @@ fn every_example_has_its_fault_and_every_correction_is_clean() {
             }
         } else if bad.of(rule.code).is_empty() {
             wrong.push(format!("the example of `{}` does not show it:\n{}", rule.code, bad.output));
+        } else if !bad.output.contains(&format!("{}[{}]", rule.level.word(), rule.code)) {
+            wrong.push(format!("`{}` is not of level {}:\n{}", rule.code, rule.level.word(), bad.output));
         }
         let good = rules::lint(rule, "Write instead");
         if !good.of(rule.code).is_empty() || good.output.contains("error[") || good.output.contains("warning[") {

@@ -118,6 +118,65 @@ fn rows_that_are_missing_doubled_and_from_elsewhere_are_found_and_placed() {
 }
 
 #[test]
+fn a_stretch_of_time_is_compared_by_itself() {
+    let case = Case::new(&Stack::running(), "verifytime");
+    // Old messages are not removed while this looks at them.
+    common::kafka::create(&case.stack.kafka, case.kafka_topic(), 3, &[("retention.ms", "-1")]);
+    case.create_table();
+    let mut streamer = case.start(&[KAFKA_TO_CLICKHOUSE]);
+    // A message each minute, from long ago on.
+    let start = 1_700_000_000_000_i64;
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &case.stack.kafka).set("broker.address.family", "v4");
+    let producer: BaseProducer = config.create().expect("the settings are right");
+    for seq in 0..300 {
+        let (key, value) = case.wrapped(seq);
+        let record =
+            BaseRecord::to(case.kafka_topic()).key(&key).payload(&value).timestamp(start + i64::from(seq) * 60_000);
+        producer.send(record).expect("there is room");
+    }
+    producer.flush(Duration::from_secs(60)).expect("the broker takes them");
+    streamer.eventually("every message has its row", || equal(case.stack.clickhouse.count(case.table())?, 300));
+    assert_eq!(streamer.terminate().code(), Some(0));
+    let table = case.table();
+    let delete = format!("ALTER TABLE {table} DELETE WHERE ts IN (50, 150, 250) SETTINGS mutations_sync = 2");
+    case.stack.clickhouse.query(&delete).expect("rows are deleted");
+    let double = format!("INSERT INTO {table} SELECT * FROM {table} WHERE ts IN (99, 199)");
+    case.stack.clickhouse.query(&double).expect("rows are doubled");
+
+    let at = |minute: i64| jiff::Timestamp::from_millisecond(start + minute * 60_000).expect("a time").to_string();
+    let between = |more: &[&str]| {
+        let (code, out, err) = verify(&case, &[&["--by", "device_id,ts", "--format", "json"], more].concat());
+        let found: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}{err}"));
+        (code, numbers(&found, &["messages", "rows_due", "rows"]), numbers(&found, &DIFFERENCES), found)
+    };
+    let (from, to) = (at(100), at(200));
+    let (code, counts, differences, found) = between(&["--since", &from, "--until", &to]);
+    assert_eq!((code, counts, differences), (1, vec![100, 100, 299], vec![1, 1, 0, 199]), "{found}");
+    let told: Vec<_> =
+        found["examples"].as_array().unwrap().iter().map(|e| (&e["difference"], &e["key"]["ts"])).collect();
+    assert_eq!(told, [(&"missing".into(), &150.into()), (&"doubled".into(), &199.into())], "{found}");
+    assert_eq!((&found["since"], &found["until"]), (&from.as_str().into(), &to.as_str().into()));
+    let (code, counts, differences, found) = between(&["--until", &at(40)]);
+    assert_eq!((code, counts, differences), (0, vec![40, 40, 299], vec![0, 0, 0, 259]), "{found}");
+    let (code, counts, differences, found) = between(&["--since", &at(251)]);
+    assert_eq!((code, counts, differences), (0, vec![49, 49, 299], vec![0, 0, 0, 250]), "{found}");
+    let (code, counts, _, found) = between(&["--since", "1h"]);
+    assert_eq!((code, counts), (0, vec![0, 0, 299]), "nothing is so young: {found}");
+    let (code, out, err) = verify(&case, &["--by", "device_id,ts", "--since", &from, "--until", &to]);
+    assert!(code == 1 && out.contains(&format!("\nmessages from {from} on and before {to}\n")), "{out}{err}");
+
+    for (arguments, says) in [
+        (&["--since", "1h"][..], "--by"),
+        (&["--by", "ts", "--since", "soon"], "`soon` is no time"),
+        (&["--by", "ts", "--since", "2026-02-01", "--until", "2026-01-31"], "--since is the earlier of the two"),
+    ] {
+        let (code, _, err) = verify(&case, arguments);
+        assert!(code == 2 && err.contains(says), "{err}");
+    }
+}
+
+#[test]
 fn rows_whose_messages_retention_has_removed_are_told_apart() {
     let case = Case::new(&Stack::running(), "verifyold");
     common::kafka::create(&case.stack.kafka, case.kafka_topic(), 1, &[]);

@@ -17,7 +17,7 @@ enum When {
 #[derive(Debug, clap::Args)]
 pub(super) struct Colours {
     /// When output has colours
-    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    #[arg(long, global = true, help_heading = super::EVERY, value_enum, default_value = "auto", value_name = "WHEN")]
     color: When,
 }
 

@@ -18,7 +18,13 @@ pub(super) const COMMAND: Command = Command {
     run: |matches| run(&Args::from_arg_matches(matches)?),
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  streamer explain pipelines/mqtt-to-kafka.yaml
+  MQTT_BROKER=prod streamer explain --format json my.yaml    with the variables of a run";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 struct Args {
     #[command(flatten)]
     named: files::Named,

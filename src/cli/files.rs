@@ -1,6 +1,6 @@
 //! Pipeline files as named on the command line: files, folders, and patterns the shell did not open.
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     io::Read as _,
     path::{Path, PathBuf},
 };
@@ -9,9 +9,10 @@ use anyhow::Context as _;
 
 use crate::{
     config::{Document, Environment},
-    diagnostic::SourceFile,
+    diagnostic::{Diagnostic, SourceFile},
     plugin,
     registry::Registry,
+    spec::Texts,
 };
 
 /// Where pipelines are when nothing is named.
@@ -26,6 +27,31 @@ pub(super) struct Named {
     pub files: Vec<PathBuf>,
     #[command(flatten)]
     pub plugins: PluginFolder,
+}
+
+/// What is named, read.
+pub(super) struct Read {
+    pub registry: Registry,
+    pub documents: Vec<Document>,
+    /// Files of plugins that are named.
+    pub plugins: Vec<PathBuf>,
+}
+
+impl Read {
+    /// How many files are named.
+    pub fn files(&self) -> usize {
+        self.documents.len() + self.plugins.len()
+    }
+
+    /// What of `found` belongs to what is named: the pipelines with all their plugins, or some plugins alone.
+    pub fn own(&self, mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
+        if self.documents.is_empty() {
+            let is_same =
+                |path: &PathBuf, other: &str| path.canonicalize().ok() == Path::new(other).canonicalize().ok();
+            found.retain(|found| self.plugins.iter().any(|plugin| is_same(plugin, &found.file.path)));
+        }
+        found
+    }
 }
 
 /// Where plugins are.
@@ -55,23 +81,31 @@ impl Named {
     /// The same, also from pages of Markdown, whose blocks of `yaml` are read, and from standard input, which is `-`.
     ///
     /// # Errors
-    /// As `read`; also a page without a pipeline.
+    /// As `read`; also a page without a pipeline, or a plugin.
     pub fn read_all(&self) -> anyhow::Result<(Registry, Vec<Document>)> {
-        self.read_changed(&BTreeMap::new())
+        let Read { registry, documents, plugins } = self.read_changed(&BTreeMap::new())?;
+        if let Some(plugin) = plugins.first() {
+            anyhow::bail!("`{}` is a plugin, not a pipeline; `streamer lint` checks it", plugin.display());
+        }
+        Ok((registry, documents))
     }
 
-    /// The same, with other texts for some of the files.
+    /// The same, also plugins, with other texts for some of the files.
     ///
     /// # Errors
-    /// As `read_all`.
-    pub fn read_changed(&self, texts: &BTreeMap<PathBuf, String>) -> anyhow::Result<(Registry, Vec<Document>)> {
-        let paths = self.paths()?;
-        let registry = self.plugins.registry(&paths)?;
+    /// As `read`; also a page without a pipeline.
+    pub fn read_changed(&self, texts: &BTreeMap<PathBuf, String>) -> anyhow::Result<Read> {
+        let folders =
+            self.plugins.folders(&self.files).iter().filter_map(|folder| folder.canonicalize().ok()).collect();
+        let paths = find(&self.files, &folders)?;
+        let registry = self.plugins.load(&paths, Registry::built_in().with_texts(Texts(texts.clone())))?;
         let environment = Environment::of_process();
-        let mut documents = Vec::new();
+        let (mut documents, mut plugins) = (Vec::new(), Vec::new());
         for path in &paths {
             let cannot = || format!("cannot read `{}`", path.display());
-            if path.as_os_str() == "-" {
+            if path.canonicalize().is_ok_and(|path| path.parent().is_some_and(|folder| folders.contains(folder))) {
+                plugins.push(path.clone());
+            } else if path.as_os_str() == "-" {
                 let mut text = String::new();
                 std::io::stdin().take(STDIN_BYTES_MAX).read_to_string(&mut text).with_context(cannot)?;
                 anyhow::ensure!((text.len() as u64) < STDIN_BYTES_MAX, "standard input is longer than 64 MiB");
@@ -84,6 +118,12 @@ impl Named {
                 };
                 let file = SourceFile { path: path.display().to_string(), text };
                 documents.extend(Document::read_markdown(file, &environment, &registry));
+            } else if path.extension().is_some_and(|ending| ending == "rhai") {
+                anyhow::bail!(
+                    "`{0}` is a script: name the pipeline that has it under `file:`, and both are checked; a module of \
+                     functions belongs into a folder `plugins`",
+                    path.display()
+                );
             } else if let Some(text) = texts.get(path) {
                 let file = SourceFile { path: path.display().to_string(), text: text.clone() };
                 documents.push(Document::read(file, &environment, &registry));
@@ -92,10 +132,10 @@ impl Named {
             }
         }
         anyhow::ensure!(
-            !documents.is_empty(),
+            !documents.is_empty() || !plugins.is_empty(),
             "no page has a pipeline: a block of `yaml` with `inputs:` and `outputs:`"
         );
-        Ok((registry, documents))
+        Ok(Read { registry, documents, plugins })
     }
 
     /// The files that are named.
@@ -103,7 +143,7 @@ impl Named {
     /// # Errors
     /// As `read`.
     pub fn paths(&self) -> anyhow::Result<Vec<PathBuf>> {
-        find(&self.files)
+        find(&self.files, &HashSet::new())
     }
 }
 
@@ -113,28 +153,39 @@ impl PluginFolder {
     /// # Errors
     /// A folder or file of plugins cannot be read.
     pub fn registry(&self, pipelines: &[PathBuf]) -> anyhow::Result<Registry> {
-        let folders = match &self.plugins {
+        self.load(pipelines, Registry::built_in())
+    }
+
+    fn folders(&self, pipelines: &[PathBuf]) -> Vec<PathBuf> {
+        match &self.plugins {
             Some(folder) => vec![folder.clone()],
             None => plugin::folders(pipelines),
-        };
+        }
+    }
+
+    fn load(&self, pipelines: &[PathBuf], registry: Registry) -> anyhow::Result<Registry> {
+        let folders = self.folders(pipelines);
         let shown = || folders.iter().map(|folder| format!("`{}`", folder.display())).collect::<Vec<_>>().join(", ");
-        Registry::built_in().with_plugins(&folders).with_context(|| format!("cannot read the plugins in {}", shown()))
+        registry.with_plugins(&folders).with_context(|| format!("cannot read the plugins in {}", shown()))
     }
 }
 
-fn find(named: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+/// The files that are named, in folders of `plugins` also modules.
+fn find(named: &[PathBuf], plugins: &HashSet<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
     if named.is_empty() {
         let folder = Path::new(DEFAULT);
         anyhow::ensure!(
             folder.is_dir(),
-            "no files named, and there is no folder `{DEFAULT}` here; name the files to read"
+            "no files named, and there is no folder `{DEFAULT}` here; name the files to read, or let `streamer new \
+             mqtt/map/kafka` write one to start from"
         );
-        return in_folder(folder);
+        return in_folder(folder, PIPELINES);
     }
     let mut out: Vec<PathBuf> = Vec::new();
     for name in named {
         let found = if name.is_dir() {
-            in_folder(name)?
+            let is_of_plugins = name.canonicalize().is_ok_and(|folder| plugins.contains(&folder));
+            in_folder(name, if is_of_plugins { PLUGINS } else { PIPELINES })?
         } else if name.exists() || !name.to_string_lossy().contains(['*', '?']) {
             vec![name.clone()]
         } else {
@@ -151,12 +202,18 @@ fn find(named: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(out)
 }
 
-fn in_folder(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// Endings of files.
+const PIPELINES: &[&str] = &["yaml", "yml"];
+const PLUGINS: &[&str] = &["yaml", "yml", "rhai"];
+
+fn in_folder(folder: &Path, endings: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
     let entries =
         std::fs::read_dir(folder).with_context(|| format!("cannot read the folder `{}`", folder.display()))?;
-    let yaml =
-        |path: &PathBuf| path.is_file() && path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
-    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(yaml).collect();
+    let fits = |path: &PathBuf| {
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        path.is_file() && endings.contains(&ending)
+    };
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(fits).collect();
     anyhow::ensure!(!paths.is_empty(), "no `.yaml` files in the folder `{}`", folder.display());
     paths.sort();
     Ok(paths)
@@ -264,17 +321,28 @@ mod tests {
         for name in ["b.yaml", "a.yml", "note.txt", ".hidden.yaml"] {
             std::fs::write(path(name), "").unwrap();
         }
-        assert_eq!(find(&[folder.path().into()]).unwrap(), [path(".hidden.yaml"), path("a.yml"), path("b.yaml")]);
-        assert_eq!(find(&[path("*.yaml"), path("b.yaml")]).unwrap(), [path("b.yaml")]);
-        assert!(find(&[path("*.json")]).is_err());
-        assert_eq!(find(&[path("absent.yaml")]).unwrap(), [path("absent.yaml")], "reading it says that it is absent");
+        assert_eq!(
+            find(&[folder.path().into()], &HashSet::new()).unwrap(),
+            [path(".hidden.yaml"), path("a.yml"), path("b.yaml")]
+        );
+        assert_eq!(find(&[path("*.yaml"), path("b.yaml")], &HashSet::new()).unwrap(), [path("b.yaml")]);
+        assert!(find(&[path("*.json")], &HashSet::new()).is_err());
+        assert_eq!(
+            find(&[path("absent.yaml")], &HashSet::new()).unwrap(),
+            [path("absent.yaml")],
+            "reading it says that it is absent"
+        );
         std::fs::create_dir_all(path("x/y")).unwrap();
         std::fs::create_dir_all(path(".git")).unwrap();
         for name in ["x/y/c.yaml", "x/d.yaml", ".git/e.yaml"] {
             std::fs::write(path(name), "").unwrap();
         }
         let all = [path("b.yaml"), path("x/d.yaml"), path("x/y/c.yaml")];
-        assert_eq!(find(&[path("**/*.yaml")]).unwrap(), all, "`**` is also no folder, and never a hidden one");
-        assert_eq!(find(&[path("x/**/c.*")]).unwrap(), [path("x/y/c.yaml")]);
+        assert_eq!(
+            find(&[path("**/*.yaml")], &HashSet::new()).unwrap(),
+            all,
+            "`**` is also no folder, and never a hidden one"
+        );
+        assert_eq!(find(&[path("x/**/c.*")], &HashSet::new()).unwrap(), [path("x/y/c.yaml")]);
     }
 }

@@ -32,8 +32,8 @@ pub(super) fn run(named: &files::Named, write: bool) -> anyhow::Result<(Vec<Diag
     let mut changes = Changes(BTreeMap::new());
     let mut left = (Vec::new(), 0);
     for _ in 0..ROUNDS_MAX {
-        let (registry, documents) = named.read_changed(&changes.now())?;
-        left = (lint(&documents, &registry), documents.len());
+        let read = named.read_changed(&changes.now())?;
+        left = (read.own(lint(&read.documents, &read.registry)), read.files());
         if !changes.add(&left.0) {
             break;
         }
@@ -68,10 +68,6 @@ impl Changes {
                 continue;
             }
             seen.push(file);
-            // Scripts in files of their own are read from the disk each time, so they have one round.
-            if self.0.get(&file.path).is_some_and(|(_, after)| *after != file.text) {
-                continue;
-            }
             if let Some(text) = fixed(file, found) {
                 any = true;
                 let before = self.0.get(&file.path).map_or_else(|| file.text.clone(), |(before, _)| before.clone());

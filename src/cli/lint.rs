@@ -1,6 +1,6 @@
 //! `streamer lint`: every fault of pipeline files, with its place and what to write instead. Connects to nothing, unless
 //! `--connect` asks for it.
-use std::{process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use clap::{Args as _, FromArgMatches as _};
 
@@ -17,7 +17,16 @@ pub(super) const COMMAND: Command = Command {
     run: |matches| run(&Args::from_arg_matches(matches)?),
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  streamer lint                              every file in the folder `pipelines`
+  streamer lint my.yaml plugins/geo.rhai     a pipeline, and a module of functions
+  streamer lint --fix pipelines              corrects what has one right way
+  streamer lint --connect pipelines          asks the brokers and servers, too
+  streamer lint --explain unknown-field      what a code means";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 struct Args {
     #[command(flatten)]
     named: files::Named,
@@ -67,17 +76,18 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (found, files) = if args.fix {
         fix::run(&args.named, true)?
     } else {
-        let (registry, documents) = args.named.read_all()?;
+        let read = args.named.read_changed(&BTreeMap::new())?;
+        let (documents, registry) = (&read.documents, &read.registry);
         let found = if args.connect {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             let limit = Duration::from_secs(args.connect_timeout);
-            let found = runtime.block_on(lint_connected(&documents, &registry, limit));
+            let found = runtime.block_on(lint_connected(documents, registry, limit));
             runtime.shutdown_background();
             found
         } else {
-            lint(&documents, &registry)
+            lint(documents, registry)
         };
-        (found, documents.len())
+        (read.own(found), read.files())
     };
     let format = match args.format {
         Shown::Full => Format::Full,

@@ -1,4 +1,5 @@
-//! `streamer list`: what inputs, steps, outputs, functions and modules there are, and all about one of them.
+//! `streamer list`: what inputs, steps, outputs, functions and modules there are, and all about one of them; for programs
+//! also every code of lint.
 use std::{fmt::Write as _, process::ExitCode};
 
 use clap::{Args as _, FromArgMatches as _};
@@ -6,7 +7,7 @@ use clap::{Args as _, FromArgMatches as _};
 use super::{Command, eprint, files, print};
 use crate::{
     config::Kind,
-    diagnostic::{self, Format, nearest},
+    diagnostic::{self, Format, RULES, Rule, nearest},
     registry::{Field, Found, Registry, fields, shape},
     script::{Function, Group, ModuleFunction, functions},
 };
@@ -20,7 +21,7 @@ pub(super) const COMMAND: Command = Command {
 
 #[derive(Debug, clap::Args)]
 struct Args {
-    /// Shows every setting of the components of this name, or the function of this name
+    /// Shows every setting of the components of this name, or the function, module or code of lint of this name
     component: Option<String>,
     #[command(flatten)]
     plugins: files::PluginFolder,
@@ -31,7 +32,9 @@ struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Shown {
+    /// For people
     Text,
+    /// One list of everything: components with their fields, functions, codes of lint
     Json,
 }
 
@@ -52,57 +55,85 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
             is_chosen(name) || is_chosen(name.split("::").next().unwrap_or_default())
         })
         .collect();
-    if let (true, true, true, Some(name)) =
-        (chosen.is_empty(), chosen_functions.is_empty(), of_modules.is_empty(), &args.component)
-    {
+    let rules: Vec<&Rule> = RULES.iter().filter(|rule| is_chosen(rule.code)).collect();
+    let is_nothing = chosen.is_empty() && chosen_functions.is_empty() && of_modules.is_empty() && rules.is_empty();
+    if let (true, Some(name)) = (is_nothing, &args.component) {
         let names = all.iter().map(Found::name).chain(functions().map(|function| function.name));
+        let names = names.chain(RULES.iter().map(|rule| rule.code));
         let hint = match nearest(name, names) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "`streamer list` shows them all".to_owned(),
         };
-        anyhow::bail!("no input, step, output or function is called `{name}`; {hint}");
+        anyhow::bail!("no input, step, output, function or code of lint is called `{name}`; {hint}");
     }
     let text = match (args.format, &args.component) {
-        (Shown::Json, _) => json(&chosen, &chosen_functions, &of_modules)?,
+        (Shown::Json, _) => json(&chosen, &chosen_functions, &of_modules, &rules)?,
         (Shown::Text, None) => overview(&registry),
         (Shown::Text, Some(_)) => {
             let functions = chosen_functions.iter().map(|function| of_function(function));
             let modules =
                 of_modules.iter().map(|function| format!("{}\n    {}\n", function.signature, function.summary));
-            chosen.iter().map(|found| details(found)).chain(functions).chain(modules).collect::<Vec<_>>().join("\n")
+            let rules = rules.iter().map(|rule| of_rule(rule));
+            let parts = chosen.iter().map(|found| details(found)).chain(functions).chain(modules).chain(rules);
+            parts.collect::<Vec<_>>().join("\n")
         }
     };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn json(chosen: &[&Found], functions: &[&Function], of_modules: &[&ModuleFunction]) -> anyhow::Result<String> {
+/// Everything as one list of objects; each says of what `kind` it is, its `name` and a `summary`.
+fn json(
+    chosen: &[&Found],
+    functions: &[&Function],
+    of_modules: &[&ModuleFunction],
+    rules: &[&Rule],
+) -> anyhow::Result<String> {
     let components = chosen.iter().map(|found| {
+        let schema = found.schema();
         serde_json::json!({
             "kind": found.kind().word(),
             "name": found.name(),
             "summary": found.summary(),
             "example": found.example(),
-            "fields": fields(&found.schema()),
+            "plugin": matches!(found, Found::Plugin(_)),
+            "value": shape(&schema),
+            "fields": fields(&schema),
         })
     });
     let functions = functions.iter().map(|function| {
         serde_json::json!({
             "kind": "function",
             "name": function.name,
-            "signature": function.signature,
             "summary": function.summary,
+            "group": function.group.title(),
+            "signature": function.signature,
             "example": function.example,
+            "gives": function.gives,
         })
     });
     let modules = of_modules.iter().map(|function| {
         let name = function.signature.split('(').next();
         serde_json::json!({
-            "kind": "function", "name": name, "signature": function.signature, "summary": function.summary,
+            "kind": "module function", "name": name, "summary": function.summary, "signature": function.signature,
         })
     });
-    let list: Vec<_> = components.chain(functions).chain(modules).collect();
+    let rules = rules.iter().map(|rule| {
+        serde_json::json!({
+            "kind": "rule",
+            "name": rule.code,
+            "summary": rule.summary(),
+            "level": rule.level.word(),
+            "text": rule.text,
+        })
+    });
+    let list: Vec<_> = components.chain(functions).chain(modules).chain(rules).collect();
     Ok(serde_json::to_string_pretty(&list)? + "\n")
+}
+
+fn of_rule(rule: &Rule) -> String {
+    let summary = wrap(&rule.summary(), 96).join("\n    ");
+    format!("{} {}\n    {summary}\n\n`streamer lint --explain {}` says more\n", rule.level.word(), rule.code, rule.code)
 }
 
 fn of_function(function: &Function) -> String {

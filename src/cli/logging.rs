@@ -1,6 +1,8 @@
 //! Logs: where they go and how they look, the same for every command.
 use tracing_subscriber::EnvFilter;
 
+use super::EVERY;
+
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum LogFormat {
@@ -12,10 +14,10 @@ enum LogFormat {
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// How logs are written to standard error
-    #[arg(long, global = true, value_enum, env = "STREAMER_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    #[arg(long, global = true, help_heading = EVERY, value_enum, env = "STREAMER_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     log_format: LogFormat,
     /// Least level that is logged: error, warn, info, debug or trace; or for parts of the program: `info,rumqttc=debug`
-    #[arg(long, global = true, env = "STREAMER_LOG", default_value = "info", value_name = "LEVEL")]
+    #[arg(long, global = true, help_heading = EVERY, env = "STREAMER_LOG", default_value = "info", value_name = "LEVEL")]
     log_level: String,
 }
 

@@ -59,6 +59,8 @@ struct Command {
     run: fn(&clap::ArgMatches) -> anyhow::Result<ExitCode>,
 }
 
+/// What options are listed under that every command has.
+const EVERY: &str = "Options of every command";
 const FAULTS: u8 = 1;
 const COULD_NOT: u8 = 2;
 

@@ -18,7 +18,14 @@ pub(super) const COMMAND: Command = Command {
     run: |matches| run(&Args::from_arg_matches(matches)?),
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  streamer test                               the tests of every file in the folder `pipelines`
+  streamer test my.yaml --filter battery      some of them
+  streamer test --format junit > report.xml   for CI";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 struct Args {
     #[command(flatten)]
     named: files::Named,

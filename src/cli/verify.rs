@@ -7,6 +7,7 @@ use clap::{Args as _, FromArgMatches as _};
 use super::{COULD_NOT, Command, FAULTS, colour, eprint, files, print, progress::Shown as Progress};
 use crate::{
     config::{Document, Environment},
+    dead_letter::moment,
     diagnostic::{self, Format, Severity},
     lint::lint,
     pipeline::Pipeline,
@@ -27,6 +28,7 @@ Exit code 0 when the table has what it should have, 1 when not, 2 when that is n
 Examples:
   streamer verify pipelines/kafka-to-clickhouse.yaml
   streamer verify pipelines/kafka-to-clickhouse.yaml --by device_id,ts
+  streamer verify pipelines/kafka-to-clickhouse.yaml --by device_id,ts --since 24h
   streamer verify pipelines/kafka-to-clickhouse.yaml --by device_id,ts --format json";
 
 #[derive(Debug, clap::Args)]
@@ -38,6 +40,12 @@ struct Args {
     /// Columns that tell rows apart, so that missing and doubled rows are found and not only counted
     #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
     by: Vec<String>,
+    /// Only messages from this time on: `2026-01-31T08:00:00Z`, `2026-01-31`, or `90m` for 90 minutes ago
+    #[arg(long, value_name = "TIME", requires = "by")]
+    since: Option<String>,
+    /// Only messages before this time
+    #[arg(long, value_name = "TIME", requires = "by")]
+    until: Option<String>,
     /// Most examples of each kind of difference, up to 1000: each message is read once more
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=1000))]
     limit: u16,
@@ -61,6 +69,14 @@ enum Shown {
 
 impl Args {
     fn run(self) -> anyhow::Result<ExitCode> {
+        let time = |text: &Option<String>| text.as_deref().map(moment).transpose().map_err(anyhow::Error::msg);
+        let (since, until) = (time(&self.since)?, time(&self.until)?);
+        if let (Some(since), Some(until)) = (since, until) {
+            anyhow::ensure!(
+                since < until,
+                "nothing is from {since} on and before {until}; --since is the earlier of the two"
+            );
+        }
         let registry = self.plugins.registry(std::slice::from_ref(&self.pipeline))?;
         let shown = self.pipeline.display();
         let document = Document::open(&self.pipeline, &Environment::of_process(), &registry)
@@ -84,6 +100,8 @@ impl Args {
             by: self.by.iter().map(|column| column.trim().to_owned()).collect(),
             examples_max: self.limit.into(),
             memory_bytes_max: usize::try_from(self.memory_bytes_max).unwrap_or(usize::MAX),
+            since,
+            until,
         };
         // Its own thread keeps connections alive while this one reads topics.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -107,7 +125,14 @@ fn json(report: &Report) -> anyhow::Result<String> {
 }
 
 fn text(report: &Report) -> String {
-    let mut out = format!("{}\n{}, group `{}`\n\n", report.table, report.topics, report.group);
+    let mut out = format!("{}\n{}, group `{}`\n", report.table, report.topics, report.group);
+    match (&report.since, &report.until) {
+        (None, None) => {}
+        (Some(since), None) => out += &format!("messages from {since} on\n"),
+        (None, Some(until)) => out += &format!("messages before {until}\n"),
+        (Some(since), Some(until)) => out += &format!("messages from {since} on and before {until}\n"),
+    }
+    out.push('\n');
     let name = report.partitions.iter().map(|partition| partition.topic.len()).max().unwrap_or(0).max(5);
     let mut line = |cells: [&str; 8]| {
         let [topic, partition, first, position, end, done, ahead, empty] = cells;
@@ -141,7 +166,11 @@ fn text(report: &Report) -> String {
         (
             report.unaccounted,
             Difference::Unaccounted,
-            "unaccounted: rows without a message in the topics, which no longer have their first messages; no difference",
+            if report.has_bounds() {
+                "unaccounted: rows of messages of other times, or of none; no difference"
+            } else {
+                "unaccounted: rows without a message in the topics, which no longer have their first messages; no difference"
+            },
         ),
     ] {
         if count > 0 {

@@ -93,7 +93,7 @@ impl Environment {
                         "unreadable-file",
                         &title,
                         "its content belongs here",
-                        "the file must be readable by this user",
+                        "the file must be there, from the folder of the pipeline file on, and readable by this user",
                     );
                     String::new()
                 }
@@ -105,8 +105,24 @@ impl Environment {
         };
         let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
         if !name.starts_with(letter) || !name.chars().all(|c| letter(c) || c.is_ascii_digit()) {
-            let title = format!("`{name}` is not a name of a variable");
-            found.fault(0, "", "bad-variable", &title, "letters, digits and `_` only", ESCAPE_HELP);
+            let (title, label, help) = match name.split_once([':', '-']) {
+                _ if name.is_empty() => ("`${}` names no variable".to_owned(), "no name", ESCAPE_HELP.to_owned()),
+                Some((start, rest)) if start.chars().all(|c| letter(c) || c.is_ascii_digit()) => (
+                    format!("`{name}` is not a name of a variable"),
+                    "a default stands behind `:-`",
+                    format!("write `${{{start}:-{}}}`", rest.trim_start_matches(['-', '='])),
+                ),
+                _ if name.starts_with("meta.") || name.starts_with("payload") => (
+                    format!("`{name}` is not a name of a variable"),
+                    "a value of the message has no `$`",
+                    format!("write `{{{name}}}` where the field takes values of the message"),
+                ),
+                _ => {
+                    let title = format!("`{name}` is not a name of a variable");
+                    (title, "letters, digits and `_` only", ESCAPE_HELP.to_owned())
+                }
+            };
+            found.fault(0, "", "bad-variable", &title, label, &help);
             return String::new();
         }
         match (self.variables.get(name), default) {
@@ -251,7 +267,7 @@ mod tests {
         );
         assert_eq!(faults("${NO:-${A}}"), ["0 ${NO:-${A}} unset-variable: `A` is not set"]);
         assert_eq!(faults("${HOST"), ["0 ${HOST bad-variable: `${` without its `}`"]);
-        assert_eq!(faults("${}"), ["0 ${} bad-variable: `` is not a name of a variable"]);
+        assert_eq!(faults("${}"), ["0 ${} bad-variable: `${}` names no variable"]);
         assert_eq!(faults("${a-b}"), ["0 ${a-b} bad-variable: `a-b` is not a name of a variable"]);
         assert!(faults("${file:/no/such}")[0].contains("unreadable-file: cannot read `/no/such`: "));
     }

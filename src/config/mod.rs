@@ -24,7 +24,7 @@ pub use yaml::{Entry, Node, NodeValue};
 
 use std::sync::Arc;
 
-use crate::spec::Modules;
+use crate::spec::{Modules, Texts};
 
 /// What a component is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,6 +64,11 @@ pub trait Catalog {
 
     /// The modules that scripts may call.
     fn modules(&self) -> Arc<Modules> {
+        Arc::default()
+    }
+
+    /// How files of scripts are read.
+    fn texts(&self) -> Arc<Texts> {
         Arc::default()
     }
 }

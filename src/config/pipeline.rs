@@ -148,6 +148,7 @@ impl Document {
             value,
             scripts,
             modules: catalog.modules(),
+            texts: catalog.texts(),
         };
         Some(Component {
             name: entry.key.clone(),
@@ -170,6 +171,7 @@ impl Document {
             value: script.clone().into(),
             scripts: HashMap::from([(String::new(), place)]),
             modules: catalog.modules(),
+            texts: catalog.texts(),
         };
         let section = Component {
             name: entry.key.clone(),
@@ -277,7 +279,7 @@ impl Component {
         if matches!(fault.path.last(), Some(PathSegment::Key(key)) if key == "file") {
             // The script is a file of its own: show that one.
             let path = self.section.folder.join(&scalar.text);
-            if let Ok(text) = std::fs::read_to_string(&path) {
+            if let Ok(text) = self.section.texts.read(&path) {
                 let span = word_at(&text, byte_offset(&text, line, column));
                 return (Arc::new(SourceFile { path: path.display().to_string(), text }), span);
             }

@@ -331,6 +331,15 @@ impl<'a> Reader<'a> {
             _ if info.starts_with("while parsing a flow") && line.contains("${") => {
                 Some("between `{ }` or `[ ]`, a value with `${…}` needs quotes")
             }
+            _ if info.starts_with("while parsing a flow") => {
+                Some("a text that begins with `{` or `[` needs quotes, for it begins a map or a list")
+            }
+            _ if info.contains("unknown anchor") => {
+                Some("a text that begins with `*` needs quotes, for it names an anchor")
+            }
+            _ if info.starts_with("invalid trailing content") => {
+                Some("behind the closing quote nothing may follow; inside of `'…'` a quote is written twice: `''`")
+            }
             _ if info.contains("tab") => Some("indent with spaces"),
             _ if info.starts_with("mapping values are not allowed") => {
                 Some("a value that contains `: ` needs quotes; a key must be indented like its neighbours")

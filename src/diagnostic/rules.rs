@@ -1,111 +1,122 @@
 //! What every code means, in a Markdown file for each: `streamer lint --explain` shows it, the reference has it as a
 //! page, and a test lints its examples.
 
+use super::Severity;
+
 /// A code and what it means.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
     /// Kebab-case name of the fault.
     pub code: &'static str,
+    /// How bad it is at worst.
+    pub level: Severity,
     /// Markdown: what is checked, why it matters, an example, and what to write instead.
     pub text: &'static str,
 }
 
 macro_rules! rules {
-    ($($code:literal)*) => {
+    ($($code:literal $level:ident)*) => {
         /// Every code that a diagnostic may have, sorted.
         pub static RULES: &[Rule] =
-            &[$(Rule { code: $code, text: include_str!(concat!("rules/", $code, ".md")) }),*];
+            &[$(Rule {
+                code: $code,
+                level: Severity::$level,
+                text: include_str!(concat!("rules/", $code, ".md")),
+            }),*];
     };
 }
 
 rules! {
-    "absent-table"
-    "absent-topic"
-    "always-false"
-    "bad-address"
-    "bad-example"
-    "bad-jsonpath"
-    "bad-label"
-    "bad-name"
-    "bad-option"
-    "bad-template"
-    "bad-topic"
-    "bad-variable"
-    "broker-limit"
-    "clean-start"
-    "closure-in-the-way"
-    "conflicting-fields"
-    "contradiction"
-    "dead-letter-loop"
-    "delivery-impossible"
-    "duplicate"
-    "duplicate-key"
-    "empty-name"
-    "file-not-found"
-    "integer-division"
-    "interpreted"
-    "invalid-topic"
-    "invalid-topic-filter"
-    "invalid-url"
-    "invalid-value"
-    "message-limit"
-    "missing-dead-letter"
-    "missing-field"
-    "missing-group"
-    "missing-question-mark"
-    "missing-right"
-    "missing-topic"
-    "name-taken"
-    "never-matches"
-    "no-deduplication"
-    "no-fields"
-    "no-path"
-    "no-value"
-    "not-a-definition"
-    "not-checked"
-    "nothing-to-set"
-    "one-component"
-    "one-script"
-    "out-of-range"
-    "overlapping-filters"
-    "plain-secret"
-    "refused-option"
-    "refused-sign-in"
-    "refused-subscription"
-    "same-client-id"
-    "same-group"
-    "same-name"
-    "script-syntax"
-    "setting-not-allowed"
-    "shared-subscription"
-    "small-window"
-    "spool-useless"
-    "topic-loop"
-    "topic-unavailable"
-    "unfilled-column"
-    "unfit-table"
-    "unfit-value"
-    "unknown-column"
-    "unknown-field"
-    "unknown-function"
-    "unknown-input"
-    "unknown-label"
-    "unknown-module"
-    "unknown-output"
-    "unknown-step"
-    "unknown-value"
-    "unknown-variable"
-    "unreachable-server"
-    "unreachable-step"
-    "unreadable-file"
-    "unreadable-script"
-    "unset-variable"
-    "unused-variable"
-    "useless-default"
-    "wrong-arguments"
-    "wrong-type"
-    "yaml-limit"
-    "yaml-syntax"
+    "absent-table" Error
+    "absent-topic" Error
+    "always-false" Warning
+    "bad-address" Error
+    "bad-example" Error
+    "bad-jsonpath" Error
+    "bad-label" Error
+    "bad-name" Error
+    "bad-option" Error
+    "bad-template" Error
+    "bad-topic" Error
+    "bad-variable" Error
+    "broker-limit" Error
+    "clean-start" Warning
+    "closure-in-the-way" Error
+    "conflicting-fields" Error
+    "contradiction" Error
+    "dead-letter-loop" Warning
+    "delivery-impossible" Error
+    "duplicate" Error
+    "duplicate-key" Error
+    "empty-name" Error
+    "file-not-found" Error
+    "foreign-member" Warning
+    "idle-member" Note
+    "integer-division" Note
+    "interpreted" Note
+    "invalid-topic" Error
+    "invalid-topic-filter" Error
+    "invalid-url" Error
+    "invalid-value" Error
+    "message-limit" Warning
+    "missing-dead-letter" Warning
+    "missing-field" Error
+    "missing-group" Error
+    "missing-question-mark" Warning
+    "missing-right" Error
+    "missing-topic" Error
+    "name-taken" Error
+    "never-matches" Warning
+    "no-deduplication" Error
+    "no-fields" Error
+    "no-path" Error
+    "no-value" Warning
+    "not-a-definition" Error
+    "not-checked" Warning
+    "nothing-to-set" Error
+    "one-component" Error
+    "one-partition" Note
+    "one-script" Error
+    "out-of-range" Error
+    "overlapping-filters" Warning
+    "plain-secret" Warning
+    "refused-option" Error
+    "refused-sign-in" Error
+    "refused-subscription" Error
+    "same-client-id" Error
+    "same-group" Warning
+    "same-name" Error
+    "script-syntax" Error
+    "setting-not-allowed" Error
+    "shared-subscription" Warning
+    "small-window" Warning
+    "spool-useless" Error
+    "topic-loop" Warning
+    "topic-unavailable" Error
+    "unfilled-column" Warning
+    "unfit-table" Error
+    "unfit-value" Error
+    "unknown-column" Error
+    "unknown-field" Error
+    "unknown-function" Error
+    "unknown-input" Error
+    "unknown-label" Error
+    "unknown-module" Error
+    "unknown-output" Error
+    "unknown-step" Error
+    "unknown-value" Error
+    "unknown-variable" Error
+    "unreachable-server" Error
+    "unreachable-step" Warning
+    "unreadable-file" Error
+    "unreadable-script" Error
+    "unset-variable" Error
+    "unused-variable" Warning
+    "useless-default" Error
+    "wrong-arguments" Error
+    "wrong-type" Error
+    "yaml-limit" Error
+    "yaml-syntax" Error
 }
 
 /// What a code means.

@@ -4,6 +4,12 @@
 use super::schema::{Place, first_sentence};
 use crate::diagnostic::Diagnostic;
 
+/// The owner of a missing field, and its name.
+pub(super) fn of(found: &Diagnostic) -> Option<(String, String)> {
+    let (owner, name) = found.title.split_once(" needs the field `").filter(|_| found.code == "missing-field")?;
+    Some((owner.to_owned(), name.strip_suffix('`')?.to_owned()))
+}
+
 pub(super) fn diagnose(place: &Place<'_>, name: &str, about: Option<&str>) -> Diagnostic {
     let start = place.key_span.clone();
     let diagnostic = place

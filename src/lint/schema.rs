@@ -103,12 +103,16 @@ pub(super) fn walk(
 ) -> Vec<Diagnostic> {
     let mut walker = Walker { root: schema, found: Vec::new() };
     let place = Place { subject, file, path: String::new(), key_span, description: None };
-    if node.is_null() && allows(schema, "object", schema) {
+    // A script is not left out like that.
+    if node.is_null() && allows(schema, "object", schema) && !allows(schema, "string", schema) {
         // `stdout:` with nothing after it is `stdout: {}`.
         walker.object(&[], schema, &place);
     } else {
         walker.node(node, schema, &place);
     }
+    // A field that stands there under another name is one fault, not two.
+    let meant: Vec<(String, String)> = walker.found.iter().filter_map(unknown_field::meant).collect();
+    walker.found.retain(|found| missing_field::of(found).is_none_or(|missing| !meant.contains(&missing)));
     walker.found
 }
 

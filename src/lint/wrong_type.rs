@@ -16,7 +16,14 @@ pub(super) fn diagnose(place: &Place<'_>, node: &Node, expected: &[&str]) -> Dia
     let shown = node.scalar().filter(|scalar| scalar.secrets.is_empty()).map_or("", |scalar| scalar.text.as_str());
     let number = shown.parse::<f64>().is_ok();
     match (kind, expected) {
+        ("null", _) if is_comment(&place.file.text[diagnostic.span.end..]) => {
+            diagnostic.with_help("after a blank `#` begins a comment in YAML: put the value in quotes, or below a `|`")
+        }
         ("null", _) => diagnostic.with_help("give it a value, or leave the key out"),
+        ("object", ["array"]) => {
+            let about = diagnostic.help.clone().map(|help| help + " ").unwrap_or_default();
+            diagnostic.with_help(format!("{about}Each item begins with `-`."))
+        }
         ("string", ["integer" | "number"]) if number => {
             let is_whole = shown.parse::<i64>().is_ok();
             let diagnostic = diagnostic.with_help(format!("write it without quotes: {shown}"));
@@ -34,10 +41,15 @@ pub(super) fn diagnose(place: &Place<'_>, node: &Node, expected: &[&str]) -> Dia
                 _ => diagnostic,
             }
         }
-        ("object" | "array", ["array"]) | ("object", ["string"]) => diagnostic,
+        ("array", ["array"]) | ("object", ["string"]) => diagnostic,
         (_, ["array"]) if !shown.is_empty() => diagnostic.with_help(format!("a list is written [{shown}]")),
         _ => diagnostic,
     }
+}
+
+/// True when only a comment stands behind a key.
+fn is_comment(rest: &str) -> bool {
+    rest.lines().next().unwrap_or_default().trim_start_matches([':', ' ', '\t']).starts_with('#')
 }
 
 fn found(node: &Node) -> (&'static str, &'static str) {

@@ -15,7 +15,7 @@ pub use step::{PluginFile, PluginStep};
 use crate::{
     diagnostic::{Diagnostic, Fault, SourceFile, byte_offset},
     script::{ModuleFunction, check_module_file},
-    spec::{Module, Modules},
+    spec::{Module, Modules, Texts},
 };
 
 /// Everything that is loaded.
@@ -26,7 +26,7 @@ pub struct Plugins {
     pub functions: Vec<ModuleFunction>,
     /// Sorted by name.
     pub steps: Vec<Arc<PluginStep>>,
-    /// What is wrong with some of the files.
+    /// What is wrong, or most likely wrong, with some of the files.
     pub faults: Vec<Diagnostic>,
     /// The folders that were searched and the files that were found, to be watched.
     pub files: Vec<PathBuf>,
@@ -54,11 +54,11 @@ pub fn folders(pipelines: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 impl Plugins {
-    /// Loads every plugin of some folders. `built_in` are the names that steps have already.
+    /// Loads every plugin of some folders, read through `texts`. `built_in` are the names that steps have already.
     ///
     /// # Errors
     /// A folder or file cannot be read.
-    pub fn load(folders: &[PathBuf], built_in: &[&str]) -> std::io::Result<Self> {
+    pub fn load(folders: &[PathBuf], built_in: &[&str], texts: &Texts) -> std::io::Result<Self> {
         let mut plugins = Self { files: folders.to_vec(), ..Self::default() };
         let (mut modules, mut steps) = (Vec::new(), Vec::new());
         for folder in folders {
@@ -70,7 +70,7 @@ impl Plugins {
                 if !matches!(kind, "rhai" | "yaml" | "yml") || !path.is_file() {
                     continue;
                 }
-                let text = std::fs::read_to_string(&path)?;
+                let text = texts.read(&path)?;
                 let file = Arc::new(SourceFile { path: path.display().to_string(), text });
                 match kind {
                     "rhai" => modules.push((file, path.clone())),
@@ -82,7 +82,10 @@ impl Plugins {
         plugins.add_modules(modules);
         for file in steps {
             match PluginStep::read(&file, &plugins.modules) {
-                Ok(step) => plugins.add_step(step, &file, built_in),
+                Ok((step, notes)) => {
+                    plugins.add_step(step, &file, built_in);
+                    plugins.faults.extend(notes);
+                }
                 Err(faults) => plugins.faults.extend(faults),
             }
         }
@@ -136,10 +139,9 @@ impl Plugins {
         modules.sort_by(|a, b| a.0.name.cmp(&b.0.name));
         let all = Modules(modules.iter().map(|(module, _)| module.clone()).collect());
         for (module, file) in &modules {
-            match check_module_file(module, &all) {
-                Ok(functions) => self.functions.extend(functions),
-                Err(found) => self.faults.extend(found.iter().map(|fault| diagnose(fault, file))),
-            }
+            let (functions, faults) = check_module_file(module, &all);
+            self.functions.extend(functions);
+            self.faults.extend(faults.iter().map(|fault| diagnose(fault, file)));
         }
         self.functions.sort_by(|a, b| a.signature.cmp(&b.signature));
         self.modules = Arc::new(all);
@@ -171,5 +173,9 @@ fn diagnose(fault: &Fault, file: &Arc<SourceFile>) -> Diagnostic {
     let mut diagnostic = Diagnostic::error(fault.code, file, start..start + word.max(one), fault.title.clone());
     diagnostic.help.clone_from(&fault.help);
     diagnostic.severity = fault.severity;
-    diagnostic.with_label(fault.label.clone())
+    let diagnostic = diagnostic.with_label(fault.label.clone());
+    match &fault.replace {
+        Some((word, by)) => diagnostic.with_word_fix(word, by),
+        None => diagnostic,
+    }
 }

@@ -98,7 +98,11 @@ enum Work {
 
 impl PluginStep {
     /// Reads a file and checks all that can be checked without settings.
-    pub(super) fn read(file: &Arc<SourceFile>, modules: &Arc<Modules>) -> Result<Self, Vec<Diagnostic>> {
+    /// Beside the step stands what is most likely wrong with its script.
+    pub(super) fn read(
+        file: &Arc<SourceFile>,
+        modules: &Arc<Modules>,
+    ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
         let (root, faults) = parse_plain(file);
         let Some(root) = root.filter(|_| faults.is_empty()) else { return Err(faults) };
         let section = Section {
@@ -108,6 +112,7 @@ impl PluginStep {
             value: root.to_value(),
             scripts: Component::script_places(file, &root, &["map", "filter"]),
             modules: modules.clone(),
+            texts: Arc::default(),
         };
         let component = Component::of_file(file, &root, section);
         let diagnose = |faults: Vec<Fault>| faults.iter().map(|fault| component.diagnose(fault)).collect::<Vec<_>>();
@@ -157,9 +162,13 @@ impl PluginStep {
             site,
         };
         // With settings that say nothing the script's own faults show.
-        if let Err(found) = step.compile(&Json::Object(Map::new())) {
-            faults.extend(found.into_iter().map(|fault| fault.within(field)));
-        }
+        let notes = match step.compile(&Json::Object(Map::new())) {
+            Ok(step) => step.notes(),
+            Err(found) => {
+                faults.extend(found.into_iter().map(|fault| fault.within(field)));
+                Vec::new()
+            }
+        };
         if faults.is_empty() && !step.example.is_empty() {
             let value = serde_yaml::from_str(&step.example).unwrap_or_default();
             let section = Section { value, ..component.section.clone() };
@@ -170,7 +179,12 @@ impl PluginStep {
                 );
             }
         }
-        if faults.is_empty() { Ok(step) } else { Err(diagnose(faults)) }
+        if !faults.is_empty() {
+            return Err(diagnose(faults));
+        }
+        // Whether a script is compiled may depend on the settings: that is for the pipelines to say.
+        let notes = notes.into_iter().filter(|note| note.code != "interpreted").map(|note| note.within(field));
+        Ok((step, diagnose(notes.collect())))
     }
 
     /// The JSON Schema of its section.

@@ -10,10 +10,17 @@ pub struct Field {
     #[serde(rename = "type")]
     pub kind: String,
     /// As YAML on one line; none for what is required or has no default.
+    #[serde(serialize_with = "as_value")]
     pub default: Option<String>,
     pub required: bool,
     /// The doc comment.
     pub description: String,
+}
+
+/// A default as the value that it is.
+fn as_value<S: serde::Serializer>(default: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    let value = default.as_deref().map(|text| serde_json::from_str::<Json>(text).unwrap_or_else(|_| text.into()));
+    serde::Serialize::serialize(&value, serializer)
 }
 
 /// What may stand under the component's key, in words: `fields` for most.

@@ -16,7 +16,7 @@ use crate::{
     output::{OUTPUTS, Once, Output},
     plugin::{PluginStep, Plugins},
     shape::{Place, Shape},
-    spec::{Modules, Section, Spec},
+    spec::{Modules, Section, Spec, Texts},
     step::{STEPS, Step},
 };
 
@@ -27,6 +27,7 @@ pub struct Registry {
     steps: &'static [&'static Spec<dyn Step>],
     outputs: &'static [&'static Spec<dyn Output>],
     plugins: Arc<Plugins>,
+    texts: Arc<Texts>,
 }
 
 /// One component, of any kind.
@@ -57,7 +58,12 @@ pub struct Promise {
 impl Registry {
     /// The components that streamer is built with.
     pub fn built_in() -> Self {
-        Self { inputs: INPUTS, steps: STEPS, outputs: OUTPUTS, plugins: Arc::default() }
+        Self { inputs: INPUTS, steps: STEPS, outputs: OUTPUTS, plugins: Arc::default(), texts: Arc::default() }
+    }
+
+    /// The same, with texts that count in place of what stands in their files.
+    pub fn with_texts(self, texts: Texts) -> Self {
+        Self { texts: Arc::new(texts), ..self }
     }
 
     /// The same, with the plugins of some folders.
@@ -66,7 +72,7 @@ impl Registry {
     /// A folder or file cannot be read.
     pub fn with_plugins(self, folders: &[PathBuf]) -> std::io::Result<Self> {
         let names: Vec<&str> = self.steps.iter().map(|spec| spec.name).collect();
-        Ok(Self { plugins: Arc::new(Plugins::load(folders, &names)?), ..self })
+        Ok(Self { plugins: Arc::new(Plugins::load(folders, &names, &self.texts)?), ..self })
     }
 
     /// What plugins add.
@@ -80,7 +86,7 @@ impl Registry {
         steps: &'static [&'static Spec<dyn Step>],
         outputs: &'static [&'static Spec<dyn Output>],
     ) -> Self {
-        Self { inputs, steps, outputs, plugins: Arc::default() }
+        Self { inputs, steps, outputs, plugins: Arc::default(), texts: Arc::default() }
     }
 
     /// The input of that name.
@@ -152,6 +158,10 @@ impl Catalog for Registry {
 
     fn modules(&self) -> Arc<Modules> {
         self.plugins.modules.clone()
+    }
+
+    fn texts(&self) -> Arc<Texts> {
+        self.texts.clone()
     }
 }
 

@@ -11,8 +11,8 @@ use rhai::{AST, ParseError, ParseErrorType, Position};
 
 use super::{
     engine::{self, LoadedModule},
-    functions,
-    syntax::{Untangled, each_call, other_than_definitions},
+    foreign, functions, review,
+    syntax::{Tree, Untangled, each_call, other_than_definitions},
 };
 use crate::{
     diagnostic::Fault,
@@ -44,15 +44,27 @@ pub(super) fn syntax(source: &str, error: &ParseError, has_params: bool) -> Faul
         ParseErrorType::VariableUndefined(name) => {
             let known = VARIABLES.into_iter().chain(has_params.then_some("params"));
             let close = closest(name, known);
-            let fault = Fault::new("unknown-variable", "", format!("the script knows no variable `{name}`"))
-                .label(close.map_or("not defined here".to_owned(), |v| format!("did you mean `{v}`?")));
-            let fault = close.into_iter().fold(fault, |fault, close| fault.replace(name.as_str(), close));
-            fault.help("messages are `payload`, `is_json`, `text` and `meta`; anything else needs a `let` first")
+            let fault = Fault::new("unknown-variable", "", format!("the script knows no variable `{name}`"));
+            match foreign::variable(name, rest_of(source, place)) {
+                Some((label, help)) if close.is_none() => fault.label(label).help(help),
+                _ => {
+                    let label = close.map_or("not defined here".to_owned(), |v| format!("did you mean `{v}`?"));
+                    let fault =
+                        close.into_iter().fold(fault.label(label), |fault, close| fault.replace(name.as_str(), close));
+                    fault
+                        .help("messages are `payload`, `is_json`, `text` and `meta`; anything else needs a `let` first")
+                }
+            }
         }
         kind => {
             let text = kind.to_string();
             let fault = Fault::new("script-syntax", "", format!("the script cannot be read: {}", lower_first(&text)));
-            match (reserved_word(&text), source_after_dot(source, place)) {
+            let (word, is_member) = (reserved_word(&text), source_after_dot(source, place));
+            let advice = foreign::syntax(word, rest_of(source, place)).filter(|_| !is_member);
+            if let Some((label, help)) = advice {
+                return fault.label(label).help(help).at(place.0, place.1);
+            }
+            match (word, is_member) {
                 (Some(word), true) => fault
                     .label(format!("`{word}` is a word of the language"))
                     .help(format!("write `[\"{word}\"]` instead of `.{word}`")),
@@ -174,13 +186,13 @@ pub struct ModuleFunction {
     pub summary: String,
 }
 
-/// Checks a module by itself and answers what it offers.
-///
-/// # Errors
-/// Its faults, with line and column.
-pub fn check_module_file(module: &Module, all: &Modules) -> Result<Vec<ModuleFunction>, Vec<Fault>> {
-    let ast = engine::compile_module(module).map_err(|error| vec![syntax(&module.text, &error, false)])?;
-    let (_, others) = engine::with_modules(&module.text, all);
+/// Checks a module by itself. Answers what it offers, nothing when it cannot be used, and its faults with line and column.
+pub fn check_module_file(module: &Module, all: &Modules) -> (Vec<ModuleFunction>, Vec<Fault>) {
+    let ast = match engine::compile_module(module) {
+        Ok(ast) => ast,
+        Err(error) => return (Vec::new(), vec![syntax(&module.text, &error, false)]),
+    };
+    let (engine, others) = engine::with_modules(&module.text, all);
     let mut faults = calls(&module.text, &ast, &others);
     faults.extend(Untangled::of(&module.text, &ast).err().into_iter().flatten());
     for position in other_than_definitions(&ast) {
@@ -194,8 +206,9 @@ pub fn check_module_file(module: &Module, all: &Modules) -> Result<Vec<ModuleFun
     }
     if !faults.is_empty() {
         faults.sort_by_key(|fault| fault.at);
-        return Err(faults);
+        return (Vec::new(), faults);
     }
+    let warnings = review::functions(&module.text, &Tree::of(&engine, "", &ast, []));
     let mut functions: Vec<ModuleFunction> = ast
         .iter_functions()
         .filter(|f| f.access.is_public() && !f.name.starts_with("anon$"))
@@ -211,7 +224,7 @@ pub fn check_module_file(module: &Module, all: &Modules) -> Result<Vec<ModuleFun
         })
         .collect();
     functions.sort_by(|a, b| a.signature.cmp(&b.signature));
-    Ok(functions)
+    (functions, warnings)
 }
 
 fn plural(arguments: usize) -> String {
@@ -235,6 +248,12 @@ fn place(position: Position, source: &str) -> (usize, usize) {
 fn source_after_dot(source: &str, (line, column): (usize, usize)) -> bool {
     let before: String = source.lines().nth(line - 1).unwrap_or("").chars().take(column - 1).collect();
     before.trim_end().ends_with('.')
+}
+
+/// What stands at a place, to the end of its line.
+fn rest_of(source: &str, (line, column): (usize, usize)) -> &str {
+    let line = source.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+    line.char_indices().nth(column.saturating_sub(1)).map_or("", |(at, _)| &line[at..])
 }
 
 /// The word in Rhai's texts about reserved words.

@@ -4,6 +4,7 @@ mod clock;
 mod compiled;
 mod document;
 mod engine;
+mod foreign;
 mod functions;
 mod infer;
 mod jsonpath;

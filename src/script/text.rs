@@ -36,8 +36,8 @@ impl ScriptText {
     /// Compiles it with `compile`, which is `Mapping::compile` or `Condition::compile`.
     ///
     /// # Errors
-    /// The file cannot be read, or the faults of the script: for a script in place with its line and column, for one in
-    /// a file with the place in their title.
+    /// The file cannot be read, or the faults of the script, with line and column: for one in a file, in the setting that
+    /// names it.
     pub fn compile<T>(
         &self,
         section: &Section,
@@ -47,20 +47,13 @@ impl ScriptText {
             Self::Inline(source) => return compile(source, section.script("")),
             Self::File(script) => section.folder.join(&script.file),
         };
-        let source = std::fs::read_to_string(&file).map_err(|error| {
+        let source = section.texts.read(&file).map_err(|error| {
             let title = format!("cannot read the script `{}`: {error}", file.display());
-            vec![Fault::new("unreadable-script", "file", title).label("this file")]
+            let fault = Fault::new("unreadable-script", "file", title).label("this file");
+            vec![fault.help("relative paths start at the folder of the pipeline file")]
         })?;
         let place = ScriptPlace { file: file.display().to_string().into(), line: 1, column: 1, exact: true };
-        let site = Site { place: place.clone(), ..section.script("") };
-        compile(&source, site).map_err(|faults| {
-            let in_file = |fault: Fault| {
-                let at = fault.at.map_or_else(|| place.file.to_string(), |(line, column)| place.locate(line, column));
-                let mut named = Fault::new(fault.code, "file", format!("{at}: {}", fault.title)).label(fault.label);
-                named.help = fault.help;
-                named
-            };
-            faults.into_iter().map(in_file).collect()
-        })
+        let site = Site { place, ..section.script("") };
+        compile(&source, site).map_err(|faults| faults.into_iter().map(|fault| fault.within("file")).collect())
     }
 }

@@ -1,6 +1,7 @@
 //! What `lint --connect` asks Kafka brokers. The client belongs to no group and asks as a consumer does, so that brokers
 //! make no topic because it was asked for.
 use std::{
+    collections::BTreeSet,
     net::{TcpStream, ToSocketAddrs as _},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -40,9 +41,10 @@ pub struct Brokers {
 #[derive(Clone, Copy, Debug)]
 pub enum Use {
     Read,
-    /// Messages of up to this size.
+    /// Messages of up to this size. `keyed` when their keys are chosen on purpose.
     Write {
         bytes_max: u32,
+        keyed: bool,
     },
 }
 
@@ -131,7 +133,7 @@ impl Brokers {
         match found.and_then(MetadataTopic::error).map(Code::from) {
             None | Some(Code::LeaderNotAvailable) => {}
             Some(Code::UnknownTopicOrPartition) => {
-                return Ok(vec![self.absent(field, topic, used, metadata.orig_broker_id())]);
+                return Ok(self.absent(field, topic, used, metadata.orig_broker_id()));
             }
             Some(Code::TopicAuthorizationFailed) => {
                 let title = format!("topic `{topic}` may not be seen by this user of Kafka at `{}`", self.shown);
@@ -147,22 +149,62 @@ impl Brokers {
         // Not every user may read settings: what is not known is no fault.
         let settings = self.settings(ResourceSpecifier::Topic(topic));
         let mut faults: Vec<Fault> = self.unavailable(field, found, used, settings.as_ref()).into_iter().collect();
-        if let (Use::Write { bytes_max }, Some(limit)) = (used, number(settings.as_ref(), "max.message.bytes"))
-            && u64::from(bytes_max) > limit
-        {
-            let title =
-                format!("topic `{topic}` takes messages of up to {limit} bytes, this output writes up to {bytes_max}");
-            let help = format!(
-                "what is larger becomes a dead letter; write `message_bytes_max: {limit}`, or raise `max.message.bytes` of the topic"
-            );
-            let fault = Fault::new("message-limit", "message_bytes_max", title).label("more than the topic takes");
+        if let Use::Write { bytes_max, keyed } = used {
+            let limit = number(settings.as_ref(), "max.message.bytes");
+            faults.extend(too_large(topic, bytes_max, limit));
+            if keyed && found.partitions().len() == 1 {
+                let title = format!("topic `{topic}` has one partition, so its keys do not spread the work");
+                let fault = Fault::new("one-partition", "key", title).label("all keys go to one partition");
+                let help = "one member of a group reads it at a time; for more, create it with more partitions: adding them later \
+                            moves keys to others";
+                faults.push(fault.help(help).into_note());
+            }
+        }
+        Ok(faults)
+    }
+
+    /// Who is in `group` at present, which stands in `field` and reads `topics`. `client_id` is the name that members of
+    /// ours go by.
+    ///
+    /// # Errors
+    /// No broker answers.
+    pub fn group(&self, field: &str, group: &str, client_id: &str, topics: &[String]) -> Result<Vec<Fault>, Fault> {
+        // Not every user may see groups: what is not known is no fault.
+        let Ok(found) = self.consumer.fetch_group_list(Some(group), self.left()) else { return Ok(Vec::new()) };
+        let Some(found) = found.groups().iter().find(|found| found.name() == group) else { return Ok(Vec::new()) };
+        let members = found.members();
+        let others: BTreeSet<String> = members
+            .iter()
+            .filter(|member| member.client_id() != client_id)
+            .map(|member| format!("`{}` at {}", member.client_id(), member.client_host().trim_start_matches('/')))
+            .collect();
+        let mut faults = Vec::new();
+        if !others.is_empty() {
+            let others = others.into_iter().collect::<Vec<_>>().join(", ");
+            let title = format!("group `{group}` has members that are not of this input: {others}");
+            let fault = Fault::new("foreign-member", field, title).label("shared with others at present");
+            let help = "each member gets only a part of the messages; give the input a group of its own, or a `client_id` like theirs if they are its instances";
             faults.push(fault.help(help).into_warning());
+        }
+        let mut partitions = 0;
+        for topic in topics {
+            let metadata = self.metadata(Some(topic))?;
+            partitions += metadata.topics().iter().map(|topic| topic.partitions().len()).sum::<usize>();
+        }
+        if partitions > 0 && members.len() > partitions {
+            let title = format!(
+                "group `{group}` has {} members for {partitions} partition(s), so that some have nothing to read",
+                members.len()
+            );
+            let fault = Fault::new("idle-member", field, title).label("more members than partitions at present");
+            let help = "they stand by until others leave; for more to work at once, give the topics more partitions";
+            faults.push(fault.help(help).into_note());
         }
         Ok(faults)
     }
 
     /// The topic is not there.
-    fn absent(&self, field: &str, topic: &str, used: Use, broker: i32) -> Fault {
+    fn absent(&self, field: &str, topic: &str, used: Use, broker: i32) -> Vec<Fault> {
         let settings = self.settings(ResourceSpecifier::Broker(broker));
         let setting =
             |name: &str| settings.as_ref().and_then(|found| found.get(name)).and_then(|found| found.value.clone());
@@ -170,7 +212,11 @@ impl Brokers {
         let create = format!("`kafka-topics.sh --bootstrap-server {first} --create --topic {topic}`");
         let fault = |title: String| Fault::new("absent-topic", field, title).label("no such topic");
         let missing = format!("topic `{topic}` does not exist on Kafka at `{}`", self.shown);
-        match (setting("auto.create.topics.enable").as_deref(), used) {
+        let mut faults = Vec::new();
+        if let (Some("true"), Use::Write { bytes_max, .. }) = (setting("auto.create.topics.enable").as_deref(), used) {
+            faults.extend(too_large(topic, bytes_max, number(settings.as_ref(), "message.max.bytes")));
+        }
+        faults.push(match (setting("auto.create.topics.enable").as_deref(), used) {
             (Some("true"), Use::Write { .. }) => {
                 let count = setting("num.partitions").map(|count| format!(", with {count} partition(s)"));
                 fault(format!("{missing}; the first message creates it{}", count.unwrap_or_default()))
@@ -183,7 +229,8 @@ impl Brokers {
             (Some(_), _) => fault(format!("{missing}, and the brokers do not create topics by themselves"))
                 .help(format!("create it: {create}")),
             (None, _) => fault(missing).help(format!("create it: {create}")),
-        }
+        });
+        faults
     }
 
     /// Partitions that cannot be used at present.
@@ -251,6 +298,17 @@ impl Brokers {
     fn left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now()).max(LEAST)
     }
+}
+
+/// Messages that an output writes and a topic does not take.
+fn too_large(topic: &str, bytes_max: u32, limit: Option<u64>) -> Option<Fault> {
+    let limit = limit.filter(|limit| u64::from(bytes_max) > *limit)?;
+    let title = format!("topic `{topic}` takes messages of up to {limit} bytes, this output writes up to {bytes_max}");
+    let help = format!(
+        "what is larger becomes a dead letter; write `message_bytes_max: {limit}`, or raise `max.message.bytes` of the topic"
+    );
+    let fault = Fault::new("message-limit", "message_bytes_max", title).label("more than the topic takes");
+    Some(fault.help(help).into_warning())
 }
 
 fn number(settings: Option<&ConfigResource>, name: &str) -> Option<u64> {

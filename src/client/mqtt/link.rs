@@ -66,6 +66,10 @@ pub struct Granted {
     pub packet_bytes_max: Option<u32>,
     pub qos_max: u8,
     pub retain_available: bool,
+    /// `+` and `#` in topic filters.
+    pub wildcards_available: bool,
+    /// `$share/…`; nobody can be asked in 3.1.1.
+    pub shared_available: bool,
     /// How long the broker really keeps the session, when it is not as long as asked for.
     pub session_expiry_s: Option<u32>,
 }
@@ -242,6 +246,8 @@ impl Dial {
             packet_bytes_max: p.and_then(|p| p.max_packet_size),
             qos_max: p.and_then(|p| p.max_qos).unwrap_or(2),
             retain_available: p.and_then(|p| p.retain_available) != Some(0),
+            wildcards_available: p.and_then(|p| p.wildcard_subscription_available) != Some(0),
+            shared_available: p.and_then(|p| p.shared_subscription_available) != Some(0),
             session_expiry_s: p.and_then(|p| p.session_expiry_interval),
         }
     }

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use url::Url;
 
-pub use ask::{Wanted, ask};
+pub use ask::{Questions, Wanted, ask};
 pub use backoff::Backoff;
 pub use link::{Dial, Granted, Hello, Link, LinkError, Outbox};
 pub use pulse::{Beat, Pulse};
@@ -135,6 +135,9 @@ impl Connection {
                 .help("write `mqtt://host:1883`, or `mqtts://host:8883` for TLS")
         };
         // The text is not repeated where it could hold a password.
+        if !self.url.contains("://") {
+            return Err(fault("`url` does not begin with `mqtt://`".to_owned()));
+        }
         let url = Url::parse(&self.url).map_err(|error| fault(format!("`url` is no URL: {error}")))?;
         let secure = match url.scheme() {
             "mqtt" | "tcp" => false,
@@ -205,7 +208,9 @@ mod tests {
     #[test]
     fn every_fault_is_named_at_its_field() {
         for (yaml, faults) in [
-            ("url: localhost", vec!["`url`: `url` is no URL: relative URL without a base"]),
+            ("url: localhost", vec!["`url`: `url` does not begin with `mqtt://`"]),
+            ("url: 'localhost:1883'", vec!["`url`: `url` does not begin with `mqtt://`"]),
+            ("url: 'mqtt://x:y'", vec!["`url`: `url` is no URL: invalid port number"]),
             ("url: 'http://x'", vec!["`url`: `http://` is no way to an MQTT broker that is known here"]),
             ("url: mqtt://me:secret@x", vec!["`url`: `url` holds a user name or password"]),
             ("url: mqtt://x/topic", vec!["`url`: `mqtt://x/topic` has more than a host and a port"]),

@@ -275,6 +275,12 @@ pub fn put_disconnect(out: &mut BytesMut, version: Version, reason: u8) {
     }
 }
 
+/// Leaves, and has an MQTT 5 broker forget the session that it was to keep (section 3.14.2.2.2).
+pub fn put_forget(out: &mut BytesMut) {
+    const SESSION_EXPIRY: u8 = 0x11;
+    out.put_slice(&[0xe0, 7, 0, 5, SESSION_EXPIRY, 0, 0, 0, 0]);
+}
+
 /// A message to publish.
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing<'a> {

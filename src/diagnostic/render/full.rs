@@ -1,7 +1,8 @@
 //! The lines that are wrong, with carets below them, as rustc shows them.
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
-use super::{Diagnostic, Severity};
+use super::Diagnostic;
+use crate::diagnostic::Severity;
 
 pub(super) fn render(diagnostic: &Diagnostic, colour: bool) -> String {
     let level = match diagnostic.severity {

@@ -1,6 +1,7 @@
 //! Workflow commands: GitHub Actions turns each line into an annotation of the file in a pull request.
 //! <https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands>
-use super::{Diagnostic, Region, Severity};
+use super::{Diagnostic, Region};
+use crate::diagnostic::Severity;
 
 pub(super) fn render(diagnostic: &Diagnostic) -> String {
     let command = match diagnostic.severity {

@@ -5,7 +5,7 @@ mod github;
 mod json;
 mod sarif;
 
-use super::{Diagnostic, Severity, line_column};
+use super::{Diagnostic, line_column};
 
 /// How diagnostics are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,11 +37,7 @@ pub fn render(diagnostics: &[Diagnostic], format: Format, colour: bool) -> Strin
 
 /// `error`, `warning` or `note`.
 fn severity(diagnostic: &Diagnostic) -> &'static str {
-    match diagnostic.severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-        Severity::Note => "note",
-    }
+    diagnostic.severity.word()
 }
 
 /// First and last line and column of a range of bytes, from 1 and in characters; the last one is behind the range.

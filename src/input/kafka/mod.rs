@@ -408,13 +408,22 @@ impl Input for KafkaInput {
     }
 
     fn probe(&self, limit: Duration) -> Option<Probe> {
-        let topics = self.topics.clone();
+        let (topics, group) = (self.topics.clone(), self.group.clone());
+        let client_id = self.client.get("client.id").unwrap_or_default().to_owned();
         let probe = kafka::ask(&self.connection, &self.brokers, limit, move |brokers| {
             let mut faults = brokers.advertised()?;
             // A pattern may match nothing for as long as it likes.
+            let mut named = Vec::new();
             for (at, topic) in topics.iter().enumerate().filter(|(_, topic)| !topic.starts_with('^')) {
-                faults.extend(brokers.topic(&format!("topics.{at}"), topic, kafka::Use::Read)?);
+                let found = brokers.topic(&format!("topics.{at}"), topic, kafka::Use::Read)?;
+                if !found.iter().any(|fault| fault.code == "absent-topic") {
+                    named.push(topic.clone());
+                }
+                faults.extend(found);
             }
+            // How many partitions a pattern stands for is not asked.
+            let counted = if named.len() == topics.len() { named } else { Vec::new() };
+            faults.extend(brokers.group("group", &group, &client_id, &counted)?);
             Ok(faults)
         });
         Some(probe)

@@ -138,11 +138,12 @@ impl Past {
         Ok(found)
     }
 
-    /// Looks where the partitions begin and end now; `next` reads up to there. Blocks.
+    /// Looks where the partitions begin and end now; `next` reads up to there. Of a stretch of time, in Unix milliseconds,
+    /// only from the first message of `since` or later up to the first of `until` or later. Blocks.
     ///
     /// # Errors
     /// What was tried on which brokers, and what they said.
-    pub fn begin(&mut self) -> Result<Vec<Stretch>, String> {
+    pub fn begin(&mut self, since: Option<i64>, until: Option<i64>) -> Result<Vec<Stretch>, String> {
         let mut all = Vec::new();
         for topic in &self.topics {
             for partition in self.partitions(topic)? {
@@ -153,9 +154,46 @@ impl Past {
                 all.push(Stretch { topic: topic.clone(), partition, low, end });
             }
         }
+        if let Some(since) = since {
+            let found = self.at_time(&all, since)?;
+            for (stretch, at) in all.iter_mut().zip(found) {
+                stretch.low = at.unwrap_or(stretch.end).clamp(stretch.low, stretch.end.max(stretch.low));
+            }
+        }
+        if let Some(until) = until {
+            let found = self.at_time(&all, until)?;
+            for (stretch, at) in all.iter_mut().zip(found) {
+                stretch.end = at.unwrap_or(stretch.end).clamp(stretch.low, stretch.end.max(stretch.low));
+            }
+        }
         self.ahead = all.iter().filter(|stretch| stretch.low < stretch.end).cloned().collect();
         self.open.clear();
         Ok(all)
+    }
+
+    /// The first offset of each partition with a message of this time or later, if there is one.
+    fn at_time(&self, all: &[Stretch], ms: i64) -> Result<Vec<Option<i64>>, String> {
+        let mut asked = TopicPartitionList::new();
+        for Stretch { topic, partition, .. } in all {
+            asked
+                .add_partition_offset(topic, *partition, Offset::Offset(ms))
+                .map_err(|error| self.failed("ask for times in", &error))?;
+        }
+        let found = self
+            .consumer
+            .offsets_for_times(asked, PATIENCE)
+            .map_err(|error| self.failed("ask for times in", &error))?;
+        all.iter()
+            .map(|Stretch { topic, partition, .. }| {
+                let element = found.find_partition(topic, *partition);
+                let element = element.ok_or_else(|| format!("no time is known of {topic} partition {partition}"))?;
+                element.error().map_err(|error| self.failed("ask for times in", &error))?;
+                Ok(match element.offset() {
+                    Offset::Offset(at) => Some(at),
+                    _ => None,
+                })
+            })
+            .collect()
     }
 
     /// The next messages; `None` when all were read. Blocks.

@@ -414,14 +414,14 @@ impl Input for MqttInput {
     }
 
     fn probe(&self, limit: Duration) -> Option<Probe> {
-        // Who asks for a shared subscription gets messages of the others.
-        let topics = self.plan.topics.iter().filter(|topic| !topic.filter.wire.starts_with("$share/"));
-        let wanted = topics.map(|topic| mqtt::Wanted {
+        let wanted = self.plan.topics.iter().map(|topic| mqtt::Wanted {
             filter: topic.filter.wire.clone(),
             qos: topic.qos,
             field: topic.field.clone(),
         });
-        Some(mqtt::ask(self.plan.dial.clone(), limit, wanted.collect(), |_| Vec::new()).boxed())
+        let session_expiry_s = self.plan.hello.session_expiry_s;
+        let questions = mqtt::Questions { filters: wanted.collect(), session_expiry_s };
+        Some(mqtt::ask(self.plan.dial.clone(), limit, questions, |_| Vec::new()).boxed())
     }
 
     async fn connect(&mut self, context: &InputContext) -> Result<(), InputError> {

@@ -421,6 +421,10 @@ fn check_url(text: &str, faults: &mut Vec<Fault>) -> Option<bool> {
         faults.push(Fault::new("invalid-url", "url", title).label(label).help(help));
     };
     let url = match Url::parse(text) {
+        _ if !text.contains("://") => {
+            fault("the server's address does not begin with `http://`".to_owned(), "not a URL", HELP);
+            return None;
+        }
         Ok(url) => url,
         Err(error) => {
             fault(format!("the server's address cannot be read: {error}"), "not a URL", HELP);
@@ -553,7 +557,7 @@ mod tests {
         );
         assert_eq!(
             faults("url: localhost:8123\ntable: t"),
-            ["`url`: `localhost` is not a protocol of ClickHouse's HTTP interface"]
+            ["`url`: the server's address does not begin with `http://`"]
         );
     }
 

@@ -510,11 +510,11 @@ impl Output for KafkaOutput {
 
     fn probe(&self, _once: Once, _payload: &shape::Shape, limit: Duration) -> Option<Probe> {
         let topic = self.address.topic.constant().map(str::to_owned);
-        let bytes_max = self.message_bytes_max;
+        let (bytes_max, keyed) = (self.message_bytes_max, self.address.key.is_some());
         let probe = kafka::ask(&self.connection, &self.brokers, limit, move |brokers| {
             let mut faults = brokers.advertised()?;
             if let Some(topic) = topic {
-                faults.extend(brokers.topic("topic", &topic, kafka::Use::Write { bytes_max })?);
+                faults.extend(brokers.topic("topic", &topic, kafka::Use::Write { bytes_max, keyed })?);
             }
             Ok(faults)
         });

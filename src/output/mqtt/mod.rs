@@ -81,6 +81,8 @@ fn in_flight_max() -> NonZeroU16 {
     NonZeroU16::new(1000).expect("1000 is not zero")
 }
 
+/// What every message is expected to fit into: a broker that takes less is worth a word.
+const PACKET_BYTES_USUAL: u32 = 1 << 20;
 /// Nothing of the session is kept: what was not confirmed is written again by the pipeline.
 const HELLO: Hello = Hello { clean_start: true, session_expiry_s: 0, receive_maximum: 1, packet_bytes_max: 1 << 20 };
 
@@ -174,9 +176,25 @@ impl Output for MqttOutput {
                 let fault = Fault::new("broker-limit", "retain", title).label("not offered by the broker");
                 faults.push(fault.help("write `retain: false`"));
             }
+            if let Some(most) = granted.receive_maximum.map(usize::from)
+                && plan.qos > 0
+                && most < plan.in_flight_max
+            {
+                let title = format!("the broker at {url} takes {most} unconfirmed messages at a time");
+                let fault = Fault::new("broker-limit", "in_flight_max", title).label("fewer than this are in flight");
+                let help = "where a round trip takes long, that bounds the messages a second; in Mosquitto `max_inflight_messages` raises it";
+                faults.push(fault.help(help).into_note());
+            }
+            if let Some(most) = granted.packet_bytes_max.filter(|most| *most < PACKET_BYTES_USUAL) {
+                let title = format!("the broker at {url} takes packets of up to {most} bytes");
+                let fault = Fault::new("broker-limit", "", title).label("larger messages become dead letters");
+                faults.push(
+                    fault.help("where messages may be larger, raise `max_packet_size` of the broker").into_note(),
+                );
+            }
             faults
         };
-        Some(mqtt::ask(self.plan.dial.clone(), limit, Vec::new(), check).boxed())
+        Some(mqtt::ask(self.plan.dial.clone(), limit, mqtt::Questions::default(), check).boxed())
     }
 
     async fn connect(&mut self, context: &OutputContext) -> Result<(), OutputError> {

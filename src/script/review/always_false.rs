@@ -2,7 +2,7 @@
 //! and two comparisons of the same value that exclude each other.
 use super::{
     super::syntax::{Expr, ExprKind, Operator},
-    path, warning,
+    Known, path, warning,
 };
 use crate::diagnostic::Fault;
 
@@ -16,9 +16,9 @@ enum Type {
     Map,
 }
 
-pub(super) fn check(expression: &Expr) -> Option<Fault> {
+pub(super) fn check(expression: &Expr, known: &Known<'_>) -> Option<Fault> {
     match &expression.kind {
-        ExprKind::Operator(Operator::Equal, sides) => {
+        ExprKind::Operator(Operator::Equal, sides) if matches!(known, Known::Message) => {
             let [left, right] = sides.as_slice() else { return None };
             [(left, right), (right, left)].into_iter().find_map(|(known, literal)| equal(expression, known, literal))
         }

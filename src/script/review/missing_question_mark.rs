@@ -1,16 +1,16 @@
 //! Rule `missing-question-mark`: see its text in `diagnostic/rules`.
 use super::{
     super::syntax::{Expr, ExprKind, LinkKind},
-    path, warning,
+    Known, path, warning,
 };
 use crate::diagnostic::Fault;
 
-pub(super) fn check(expression: &Expr) -> Option<Fault> {
+pub(super) fn check(expression: &Expr, known: &Known<'_>) -> Option<Fault> {
     let ExprKind::Coalesce(parts) = &expression.kind else { return None };
     let (_, asked) = parts.split_last()?;
     asked.iter().find_map(|part| {
         let ExprKind::Chain(start, links) = &part.kind else { return None };
-        if !matches!(&start.kind, ExprKind::Variable(name) if name == "payload") {
+        if !matches!(&start.kind, ExprKind::Variable(name) if known.is_foreign(name)) {
             return None;
         }
         let name = path(part)?;

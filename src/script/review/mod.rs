@@ -6,7 +6,7 @@ mod never_matches;
 mod no_value;
 mod unused_variable;
 
-use super::syntax::{Expr, ExprKind, LinkKind, Node, Tree, walk};
+use super::syntax::{Block, Expr, ExprKind, LinkKind, Node, Tree, walk};
 use crate::diagnostic::Fault;
 
 /// What a script is there for.
@@ -25,20 +25,54 @@ pub(super) fn review(source: &str, tree: &Tree, purpose: Purpose) -> Vec<Fault> 
         Purpose::Value => found.extend(no_value::check(tree)),
         Purpose::Condition => found.extend(never_matches::check(tree)),
     }
-    found.extend(unused_variable::check(source, tree));
-    let mut each = |node: Node<'_>| {
-        let Node::Expr(expression) = node else { return };
-        found.extend(always_false::check(expression));
-        found.extend(missing_question_mark::check(expression));
-        found.extend(integer_division::check(expression));
-    };
-    walk(&tree.body, &mut each);
+    found.extend(unused_variable::check(source, &tree.body));
+    each(&tree.body, &Known::Message, &mut found);
+    found.extend(functions(source, tree));
+    in_order(found)
+}
+
+/// The same for the functions that a script or module defines.
+pub(super) fn functions(source: &str, tree: &Tree) -> Vec<Fault> {
+    let mut found = Vec::new();
     for function in tree.functions.iter().filter(|((module, ..), _)| module.is_empty()).map(|(_, function)| function) {
-        walk(&function.body, &mut each);
+        found.extend(unused_variable::check(source, &function.body));
+        each(&function.body, &Known::Parameters(&function.parameters), &mut found);
     }
+    in_order(found)
+}
+
+fn in_order(mut found: Vec<Fault>) -> Vec<Fault> {
     found.sort_by_key(|fault| fault.at);
     found.dedup_by_key(|fault| (fault.at, fault.code));
     found
+}
+
+/// Warnings about single expressions.
+fn each(block: &Block, known: &Known<'_>, found: &mut Vec<Fault>) {
+    walk(block, &mut |node| {
+        let Node::Expr(expression) = node else { return };
+        found.extend(always_false::check(expression, known));
+        found.extend(missing_question_mark::check(expression, known));
+        found.extend(integer_division::check(expression, known));
+    });
+}
+
+/// Whose values a piece of script works on.
+enum Known<'a> {
+    /// The message's: `payload`, `meta`, `text` and `is_json`.
+    Message,
+    /// Those of a function's parameters. It sees nothing else, whatever they are called.
+    Parameters(&'a [String]),
+}
+
+impl Known<'_> {
+    /// True for a variable whose value came from outside, so that nobody knows its fields.
+    fn is_foreign(&self, name: &str) -> bool {
+        match self {
+            Self::Message => name == "payload",
+            Self::Parameters(names) => names.iter().any(|known| known == name),
+        }
+    }
 }
 
 /// A warning at a place of the script; none where the place is not known.

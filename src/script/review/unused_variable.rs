@@ -1,14 +1,14 @@
 //! Rule `unused-variable`: see its text in `diagnostic/rules`. A name that begins with `_` is meant to be unused. Any
 //! other mention of the name counts as use, be it in a comment.
 use super::{
-    super::syntax::{Node, Stmt, StmtKind, Tree, walk},
+    super::syntax::{Block, Node, Stmt, StmtKind, walk},
     warning,
 };
 use crate::diagnostic::Fault;
 
-pub(super) fn check(source: &str, tree: &Tree) -> Vec<Fault> {
+pub(super) fn check(source: &str, block: &Block) -> Vec<Fault> {
     let mut found = Vec::new();
-    walk(&tree.body, &mut |node| {
+    walk(block, &mut |node| {
         let Node::Stmt(Stmt { kind: StmtKind::Let(name, _), at }) = node else { return };
         if !name.starts_with('_') && mentions(source, name) == 1 {
             let place = place_of(source, name).unwrap_or(*at);
