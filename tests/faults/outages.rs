@@ -274,6 +274,10 @@ fn a_kafka_that_is_frozen_again_and_again_is_found_again() {
         own.act("resume", "kafka");
         wait_sent(&load, load.sent() + 500);
         streamer.wait_ready();
+        // Ready is what it says; rows are what it does.
+        let rows = || streamer.metric("streamer_delivered_messages_total", &["kafka-to-clickhouse", "kind=\"output\""]);
+        let before = rows().unwrap();
+        streamer.eventually("more rows are written", || at_least(rows()?, before + 500.0));
     }
     scenario.topic_has(&case, &streamer, load.stop());
     scenario.table_has_topic(&case, &streamer);

@@ -19,7 +19,7 @@ use crate::diagnostic::{Fault, PathSegment};
 
 pub use ask::{Brokers, Use, ask};
 pub use quiet::{Quiet, find_topic};
-pub use remind::Memory;
+pub use remind::{Memory, give};
 pub use tail::{Tailed, tail};
 pub use watch::{Watch, log};
 

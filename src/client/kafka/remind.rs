@@ -12,7 +12,7 @@ use std::{
 };
 
 use rdkafka::{ClientContext, client::Client};
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// What one client's statistics last said of its brokers. Every client needs its own.
 #[derive(Debug, Default)]
@@ -29,15 +29,21 @@ impl Memory {
     /// Gives the client `brokers` again if its last statistics listed none. One load otherwise, so that a loop may call
     /// it at every turn. From any thread.
     pub fn remind<C: ClientContext>(&self, client: &Client<C>, brokers: &str) {
-        if !self.lost.load(Ordering::Relaxed) || !self.lost.swap(false, Ordering::AcqRel) {
-            return;
+        if self.lost.load(Ordering::Relaxed) && self.lost.swap(false, Ordering::AcqRel) {
+            warn!(brokers, "the Kafka client had dropped all its brokers, giving them to it again");
+            give(client, brokers);
         }
-        let Ok(list) = CString::new(brokers) else { return };
-        // SAFETY: the borrow of `client` keeps the native client alive during the call, which takes its own locks and
-        // copies the text.
-        let added = unsafe { rdkafka_sys::rd_kafka_brokers_add(client.native_ptr(), list.as_ptr()) };
-        warn!(brokers, added, "the Kafka client had dropped all its brokers, giving them to it again");
     }
+}
+
+/// Gives the client `brokers` again, whatever it knows. For who waits so long for an answer that no statistics arrive
+/// either; those it has already change nothing. From any thread.
+pub fn give<C: ClientContext>(client: &Client<C>, brokers: &str) {
+    let Ok(list) = CString::new(brokers) else { return };
+    // SAFETY: the borrow of `client` keeps the native client alive during the call, which takes its own locks and copies
+    // the text.
+    let given = unsafe { rdkafka_sys::rd_kafka_brokers_add(client.native_ptr(), list.as_ptr()) };
+    debug!(brokers, given, "gave the Kafka client its brokers");
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rdkafka::{
     ClientContext, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol},
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext, RebalanceProtocol},
     error::{KafkaError, KafkaResult},
     types::{RDKafkaErrorCode as Code, RDKafkaRespErr as Response},
 };
@@ -18,15 +18,17 @@ use tracing::{debug, info, warn};
 
 use super::{
     assignment::{Assignment, Place},
+    commit,
     ledger::{Entry, Ledger},
     mailbox::Mailbox,
     plan::Record,
     reading::Reading,
     renewed::{self, Renewed},
+    trouble::{fatal_reason, missing_topics, trouble},
 };
 use crate::{
     ack::Outcome,
-    client::kafka::{Memory, Watch, log},
+    client::kafka::{Memory, Watch, give, log},
     metrics::ComponentMetrics,
 };
 
@@ -39,6 +41,8 @@ const REVOKE_TIME: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
 /// How long Kafka has to say what is committed.
 const ASK_TIME: Duration = Duration::from_secs(5);
+/// A commit without an answer for so long is said to be.
+const SILENT: Duration = Duration::from_secs(15);
 /// How often that is asked when partitions are assigned, before the input starts over.
 const ASK_ATTEMPTS: usize = 6;
 
@@ -179,7 +183,7 @@ impl Group {
                     debug!(topic = entry.place.0, partition = entry.place.1, offset, %error, "cannot note a position");
                 }
             }
-            let result = consumer.commit(&list, CommitMode::Sync);
+            let result = self.commit_patiently(consumer, Some(&list));
             let is_done = result.is_ok();
             self.commit_fault(result);
             if let Books::Plans(ledger) = &mut *self.books() {
@@ -245,7 +249,10 @@ impl Group {
                     }
                     return;
                 }
-                Err(error) => debug!(input = self.label, %error, "committed positions not known"),
+                Err(error) => {
+                    debug!(input = self.label, %error, "committed positions not known");
+                    give(consumer.client(), self.watch.brokers());
+                }
             }
             if self.mailbox.stop_by().is_some() {
                 break;
@@ -267,12 +274,34 @@ impl Group {
             }
             return;
         }
-        match consumer.commit_consumer_state(CommitMode::Sync) {
+        match self.commit_patiently(consumer, None) {
             Ok(()) | Err(KafkaError::ConsumerCommit(Code::NoOffset)) => {}
             Err(error) => {
                 warn!(input = self.label, %error, "the last positions are not committed, some messages will come again")
             }
         }
+    }
+
+    /// Commits and waits for the answer. Meanwhile nobody polls the client, so its statistics do not tell when it has
+    /// dropped all its brokers.
+    fn commit_patiently(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        positions: Option<&TopicPartitionList>,
+    ) -> KafkaResult<()> {
+        let mut told = false;
+        let result = commit::commit(consumer, positions, ASK_TIME, |waited| {
+            give(consumer.client(), self.watch.brokers());
+            if waited >= SILENT {
+                told = true;
+                let fault = "Kafka does not answer a commit of the group's positions";
+                self.watch.fault(COMMIT, Some(fault.to_owned()));
+            }
+        });
+        if told {
+            self.watch.fault(COMMIT, None);
+        }
+        result
     }
 
     fn after_rebalance(&self, response: Response, partitions: &TopicPartitionList) {
@@ -434,34 +463,6 @@ fn committed(consumer: &BaseConsumer<Group>, places: &[Place]) -> KafkaResult<Ve
         .collect()
 }
 
-/// What is wrong with topics that cannot be read, if any is. Blocks for up to `timeout` for each.
-///
-/// # Errors
-/// No broker answers.
-pub fn missing_topics(
-    consumer: &BaseConsumer<Group>,
-    topics: &[String],
-    timeout: Duration,
-) -> KafkaResult<Vec<String>> {
-    let mut missing = Vec::new();
-    // A pattern may match nothing for as long as it likes.
-    for topic in topics.iter().filter(|t| !t.starts_with('^')) {
-        let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
-        let error = metadata.topics().iter().find(|t| t.name() == topic).and_then(|t| t.error());
-        match error.map(Code::from) {
-            None | Some(Code::LeaderNotAvailable) => {}
-            Some(Code::UnknownTopicOrPartition) => {
-                missing.push(format!("topic `{topic}` does not exist; create it or wait"))
-            }
-            Some(Code::TopicAuthorizationFailed) => {
-                missing.push(format!("topic `{topic}` may not be read; grant this user READ on it"));
-            }
-            Some(error) => missing.push(format!("topic `{topic}`: {error}")),
-        }
-    }
-    Ok(missing)
-}
-
 /// Reads until it is told to stop or cannot go on. Runs on a thread of its own and ends with it.
 pub fn run(consumer: BaseConsumer<Group>, topics: &[String], reading: &mut dyn Reading, mut some_missing: bool) {
     let group = consumer.context().clone();
@@ -553,48 +554,6 @@ fn pause(consumer: &BaseConsumer<Group>, label: &str) {
 fn resume(consumer: &BaseConsumer<Group>, label: &str) {
     if let Err(error) = consumer.assignment().and_then(|all| consumer.resume(&all)) {
         warn!(input = label, %error, "partitions not resumed");
-    }
-}
-
-/// Reports an error that the consumer may recover from. Answers true when topics should be looked for.
-fn trouble(group: &Group, error: &KafkaError) -> bool {
-    let fault = match error.rdkafka_error_code() {
-        Some(Code::UnknownTopicOrPartition) => return true,
-        Some(Code::TopicAuthorizationFailed) => {
-            "the topics may not be read; grant this user READ on them and on the group"
-        }
-        Some(Code::GroupAuthorizationFailed) => "the group may not be used; grant this user READ on it",
-        Some(Code::InconsistentGroupProtocol) => {
-            "other members of the group divide partitions in another way; stop them, or use another `group`"
-        }
-        Some(Code::InvalidSessionTimeout) => "the broker does not allow this `session_timeout_ms`",
-        Some(Code::GroupMaxSizeReached) => "the group is full (`group.max.size` of the broker)",
-        Some(Code::UnsupportedVersion | Code::UnsupportedAssignor) => {
-            "the broker does not know this group protocol; set `protocol: classic`"
-        }
-        Some(Code::UnreleasedInstanceId) => "another member uses this `group_instance_id`; give each its own",
-        Some(Code::PollExceeded) => {
-            warn!(input = group.label, "left the group: not polled for `max.poll.interval.ms`; joining again");
-            return false;
-        }
-        _ => {
-            debug!(input = group.label, %error, "librdkafka reports trouble");
-            return false;
-        }
-    };
-    group.watch.fault("consumer", Some(format!("{fault} ({error})")));
-    false
-}
-
-fn fatal_reason(consumer: &BaseConsumer<Group>, code: Code) -> String {
-    let (code, text) = consumer.client().fatal_error().unwrap_or((code, code.to_string()));
-    match code {
-        Code::FencedInstanceId => {
-            format!(
-                "another consumer has joined with the same `group_instance_id`; give each instance its own ({text})"
-            )
-        }
-        _ => format!("the consumer failed for good: {text}"),
     }
 }
 

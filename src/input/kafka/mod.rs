@@ -18,6 +18,7 @@
 //!
 //! A message without payload (a tombstone) is read as an empty payload.
 mod assignment;
+mod commit;
 mod consumer;
 mod draft;
 mod ledger;
@@ -27,6 +28,7 @@ mod plan;
 mod reading;
 mod renewed;
 mod shelf;
+mod trouble;
 
 use std::{
     num::NonZeroU32,
@@ -300,7 +302,7 @@ impl KafkaInput {
         let consumer: BaseConsumer<Group> = client
             .create_with_context(group)
             .map_err(|error| InputError::new(format!("cannot make a Kafka consumer for `{brokers}`"), error))?;
-        let missing = consumer::missing_topics(&consumer, &topics, CONNECT_TIME);
+        let missing = trouble::missing_topics(&consumer, &topics, CONNECT_TIME);
         // What librdkafka said meanwhile waits in its queue. Nothing is read before the consumer has subscribed.
         for _ in 0..20 {
             let _ = consumer.poll(Duration::from_millis(1));
