@@ -110,6 +110,18 @@ impl Streamer {
         })
     }
 
+    /// Waits until `/health/ready` has a note on `component` that contains `text`, and answers it.
+    #[track_caller]
+    pub fn wait_note(&self, component: &str, text: &str) -> String {
+        self.eventually(&format!("streamer has a note on {component}: {text}"), || {
+            let (_, body) = self.get("/health/ready")?;
+            let health: serde_json::Value = serde_json::from_str(&body).map_err(|error| error.to_string())?;
+            let mut notes = health["notes"].as_array().into_iter().flatten();
+            let note = notes.find(|note| note["pipeline"] == component && note.to_string().contains(text));
+            note.map(|note| note["note"].as_str().expect("a text").to_owned()).ok_or(body)
+        })
+    }
+
     /// Waits until every output of this process has confirmed `count` messages.
     #[track_caller]
     pub fn wait_deliveries(&self, count: u32) {
