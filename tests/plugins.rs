@@ -2,7 +2,7 @@
 //! plugin's own line.
 mod common;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use common::project::{Project, text};
 
@@ -106,6 +106,16 @@ fn what_is_most_likely_wrong_in_a_module_is_told_wherever_it_is_met() {
     assert!(text(&output.stderr).contains("name the pipeline that has it under `file:`"), "{}", text(&output.stderr));
     let output = project.streamer(&["test", "plugins/m.rhai"]);
     assert!(text(&output.stderr).contains("`plugins/m.rhai` is a plugin, not a pipeline"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_shipped_plugins_are_clean() {
+    let output = Command::new(env!("CARGO_BIN_EXE_streamer"))
+        .args(["lint", "plugins"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("the program starts");
+    assert_eq!((text(&output.stdout).as_str(), text(&output.stderr).as_str()), ("", "no faults in 3 files\n"));
 }
 
 #[test]

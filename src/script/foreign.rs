@@ -12,7 +12,10 @@ pub(super) fn syntax(word: Option<&str>, rest: &str) -> Option<Advice> {
     let starts = |word: &str| {
         rest.strip_prefix(word).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
     };
+    let is_key = word.and_then(|word| rest.strip_prefix(word)).is_some_and(|rest| rest.trim_start().starts_with(':'));
     match word {
+        // The name of a member, which only needs quotes.
+        _ if is_key => return None,
         Some("null" | "nil" | "undefined" | "None") => return advice("not a value here", "nothing is written `()`"),
         Some("var") => return advice("not a word of this language", "a variable begins with `let`"),
         Some("function" | "def") => return advice("not a word of this language", "a function begins with `fn`"),
@@ -20,6 +23,9 @@ pub(super) fn syntax(word: Option<&str>, rest: &str) -> Option<Advice> {
     }
     if starts("and") || starts("or") {
         return advice("not an operator here", "write `&&` for and, `||` for or");
+    }
+    if rest.starts_with(['“', '”', '„', '‘', '’', '«']) {
+        return advice("not a quote here", "a text stands between straight quotes: `\"…\"`");
     }
     match rest.as_bytes() {
         [b'=', b'=', b'=', ..] => advice("not an operator here", "write `==`"),
@@ -60,5 +66,33 @@ pub(super) fn variable(name: &str, rest: &str) -> Option<Advice> {
             advice("did you mean `payload`?", "the message is `payload`, with `meta` for its topic, key and headers")
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::script::Mapping;
+
+    #[test]
+    fn what_other_languages_write_is_told_what_to_write_here() {
+        let place = || crate::diagnostic::ScriptPlace { file: "x".into(), line: 1, column: 1, exact: true };
+        for (script, help) in [
+            ("payload.a === 1", "write `==`"),
+            ("payload.a !== 1", "write `!=`"),
+            ("payload.a && true and false", "write `&&` for and, `||` for or"),
+            ("payload.a ? 1 : 2", "write `if condition { a } else { b }`"),
+            ("payload.a == 'car'", "a text stands between double quotes: `\"…\"`"),
+            ("payload.a == “car”", "a text stands between straight quotes: `\"…\"`"),
+            ("null", "nothing is written `()`"),
+            ("var x = 1; x", "a variable begins with `let`"),
+            ("let x = None; x", "nothing is written `()`"),
+            ("total = 5; total", "a new variable begins with `let`: `let total = …`"),
+            ("payload.l.map(x => x)", "a closure is written `|x| …`"),
+            ("#{ null: 1 }", "in a map write it in quotes: `\"null\": …`; a variable needs another name"),
+            ("total == 5", "messages are `payload`, `is_json`, `text` and `meta`; anything else needs a `let` first"),
+        ] {
+            let faults = Mapping::compile(script, place()).err().unwrap_or_else(|| panic!("accepted: {script}"));
+            assert_eq!(faults[0].help.as_deref(), Some(help), "{script}: {}", faults[0].title);
+        }
     }
 }
