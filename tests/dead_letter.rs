@@ -12,7 +12,7 @@ use common::{
     kafka::{self, Producer, Record},
     note,
     project::{Project, text},
-    streamer::output,
+    streamer::{free_port, output},
 };
 use rand::Rng as _;
 use serde_json::Value;
@@ -134,6 +134,26 @@ fn a_thousand_letters_are_repaired_and_arrive() {
 }
 
 #[test]
+fn a_broker_that_is_away_leaves_the_output_clean() {
+    let mut mended = Mended::new("noise");
+    // One of two brokers has no server: clients lose it again and again, and get on with the other.
+    mended.case.stack.kafka = format!("127.0.0.1:{},{}", free_port(), mended.case.stack.kafka);
+    mended.save(BROKEN);
+    mended.fail(3);
+    mended.save(MENDED);
+    for _ in 0..10 {
+        let Output { stdout, stderr, .. } = mended.command(&["redrive", "--dry-run"]);
+        let topic = format!("topic `{}.dead` at `{}`", mended.case.id, mended.case.stack.kafka);
+        assert_eq!(
+            (text(&stdout), text(&stderr)),
+            (String::new(), format!("3 letters would be redriven from {topic}\n"))
+        );
+    }
+    let Output { stderr, .. } = mended.command(&["redrive"]);
+    assert_eq!(text(&stderr), "3 letters redriven, 0 of them failed again\n");
+}
+
+#[test]
 fn kill_9_while_redriving_loses_nothing() {
     let mended = Mended::new("killed");
     mended.save(BROKEN);
@@ -143,7 +163,7 @@ fn kill_9_while_redriving_loses_nothing() {
     for round in 1..=4 {
         let before = mended.arrived().map_or(0, |(count, _)| count);
         let mut child = Command::new(env!("CARGO_BIN_EXE_streamer"))
-            .args(["--log-level", "warn", "dead-letter", "redrive", "--rate", "300", "--pipeline"])
+            .args(["--log-level", "warn", "dead-letter", "redrive", "--rate", "50", "--pipeline"])
             .arg(&mended.file)
             .env("STATE_DIR", mended.case.state())
             .stderr(Stdio::null())
@@ -209,6 +229,48 @@ fn a_letter_that_fails_again_tells_of_both_failures() {
     mended.does(&["redrive"]);
     assert_eq!(mended.counts(), (0, 9));
     assert_eq!(mended.arrived().unwrap().1.len(), 3);
+}
+
+#[test]
+fn over_mqtt_a_letter_carries_its_past_in_user_properties() {
+    let mended = Mended::new("past");
+    let (case, id) = (&mended.case, &mended.case.id);
+    let save = |steps: &str| {
+        mended.save(steps);
+        let text = std::fs::read_to_string(&mended.file).unwrap();
+        let (before, rest) = text.split_once("    kafka: ").unwrap();
+        let (_, after) = rest.split_once('\n').unwrap();
+        let mqtt = format!(
+            "    mqtt: {{ url: 'mqtt://{}', client_id: {id}, topics: {id}/+, user_properties: true }}",
+            case.stack.mqtt
+        );
+        std::fs::write(&mended.file, [before, &mqtt, "\n", after].concat()).unwrap();
+    };
+    save("  - map: throw \"the first\"\n");
+    let mut streamer = Streamer::start(case, std::slice::from_ref(&mended.file));
+    streamer.wait_ready();
+    case.publisher().publish(&[(format!("{id}/a"), b"1".to_vec()), (format!("{id}/b"), b"2".to_vec())]);
+    case.dead_letters(&streamer, 2);
+    assert!(streamer.terminate().success());
+
+    // The broker keeps them for the session of the pipeline, which is away.
+    mended.does(&["redrive", "--to", "source"]);
+    save("  - map: throw \"the second\"\n");
+    streamer.start_again();
+    streamer.eventually("they have failed again", || equal(mended.letters().len(), 4));
+    assert!(streamer.terminate().success());
+    let mut again: Vec<Value> = mended.letters().iter().map(Record::json).filter(|e| e["redrives"] == 1).collect();
+    again.sort_by_key(|envelope| envelope["source"]["topic"].to_string());
+    assert_eq!(again.len(), 2);
+    for (envelope, (topic, payload)) in again.iter().zip([("a", "1"), ("b", "2")]) {
+        assert_eq!(
+            (&envelope["source"]["topic"], &envelope["payload"]),
+            (&format!("{id}/{topic}").into(), &payload.into())
+        );
+        assert!(envelope["reason"].to_string().contains("the second"), "{envelope}");
+        assert!(envelope["history"][0]["reason"].to_string().contains("the first"), "{envelope}");
+        assert_eq!(envelope["source"]["headers"], Value::Null, "nothing else came along");
+    }
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
+    found::{Found, StoreError},
     mark::{Id, Mark},
-    store::{Found, StoreError},
 };
 
 /// A file of dead letters.

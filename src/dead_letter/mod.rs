@@ -6,6 +6,7 @@
 //! the letters themselves reads once more. Nothing else is kept about letters anywhere.
 mod envelope;
 mod file;
+mod found;
 mod groups;
 mod kept;
 mod mark;
@@ -16,10 +17,11 @@ mod survey;
 mod topic;
 
 pub use envelope::{Envelope, Header, Letter, Part, Past, REDRIVEN_HEADER, Received, envelopes, write_letter};
+pub use found::{Found, Reader, StoreError, Stored};
 pub use groups::Group;
 pub use kept::Kept;
 pub use mark::{Id, MARK_HEADER, Mark};
 pub use redrive::{Letters, Progress, Way};
 pub use select::{Filter, moment};
-pub use store::{Found, Marker, Reader, Store, StoreError, Stored};
+pub use store::{Marker, Store};
 pub use survey::{Entry, Survey, survey};

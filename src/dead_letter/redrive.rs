@@ -22,9 +22,10 @@ use tokio::{
 
 use super::{
     envelope::{Envelope, REDRIVEN_HEADER},
+    found::{Found, Reader, StoreError, Stored},
     kept::Kept,
     mark::Id,
-    store::{Found, Marker, Reader, Store, StoreError, Stored},
+    store::{Marker, Store},
 };
 use crate::{
     ack::{Ack, Outcome, Settle},

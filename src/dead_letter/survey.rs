@@ -5,10 +5,11 @@ use jiff::Timestamp;
 
 use super::{
     envelope::Envelope,
+    found::{Found, StoreError},
     groups::{Group, Kind},
     mark::Id,
     select::{Filter, time_of},
-    store::{Found, Store, StoreError},
+    store::Store,
 };
 
 /// Most groups; letters past them are counted with the last one.

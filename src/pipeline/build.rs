@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use super::{
     Spool,
-    run::{InputPart, Limits, OutputPart, Pipeline, StepPart},
+    run::{InputPart, Limits, OutputPart, Pipeline},
+    work::StepPart,
 };
 use crate::{
     config::{self, Component, Delivery},

@@ -25,10 +25,11 @@ mod work;
 mod writer;
 
 pub use budget::Memory;
-pub use run::{Environment, InputPart, Limits, OutputPart, Pipeline, StepPart};
+pub use run::{Environment, InputPart, Limits, OutputPart, Pipeline};
 pub use spool::Settings as Spool;
 pub use supervisor::Supervisor;
 pub use trial::{Sample, Through, Trial, Tried, TriedLetter, TriedMessage, bytes_text, check_case};
+pub use work::StepPart;
 
 /// Why a pipeline ended before it was told to. What was not acknowledged comes again.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -12,7 +12,7 @@ use super::{
     budget::{Budget, Memory},
     dead_letter::{DeadLetters, ToDeadLetters, ToFiles},
     spool,
-    work::{Failed, Route, Share, Work, Worked},
+    work::{Failed, Route, Share, StepPart, Work, Worked},
     writer::{JOBS_WAITING_MAX, Writer},
 };
 use crate::{
@@ -23,7 +23,6 @@ use crate::{
     metrics::{ComponentMetrics, Health, HealthBoard, Metrics, PipelineMetrics},
     output::{Once, Output, OutputContext, WriteLimits},
     script::Condition,
-    step::Step,
 };
 
 /// A pipeline whose parts are made and not yet connected.
@@ -46,12 +45,6 @@ pub struct InputPart {
     pub label: String,
     pub input: Box<dyn Input>,
     pub steps: Vec<StepPart>,
-}
-
-/// A step and its place in the file, `steps[0]`.
-pub struct StepPart {
-    pub label: String,
-    pub step: Box<dyn Step>,
 }
 
 /// An output and, for each lane, the condition under which it gets a message.

@@ -1,11 +1,16 @@
 //! The computing part of a lane: steps, and which output gets what. No waiting, no network.
-use super::run::StepPart;
 use crate::{
     message::Batch,
     metrics::ScriptMetrics,
     script::Condition,
-    step::{Failure, StepReport},
+    step::{Failure, Step, StepReport},
 };
+
+/// A step and its place in the file, `steps[0]`.
+pub struct StepPart {
+    pub label: String,
+    pub step: Box<dyn Step>,
+}
 
 /// The steps of a lane, and the conditions of the outputs behind it.
 pub(super) struct Work {

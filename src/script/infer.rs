@@ -9,8 +9,10 @@ use std::{collections::HashSet, rc::Rc};
 use super::{
     functions,
     plan::{changed_in, is_builtin},
-    review::walk,
-    syntax::{Block, Case, Expr, ExprKind, Fits, Function, Link, LinkKind, Operator, Stmt, StmtKind, Tree, changes},
+    syntax::{
+        Block, Case, Expr, ExprKind, Fits, Function, Link, LinkKind, Node, Operator, Stmt, StmtKind, Tree, changes,
+        walk,
+    },
 };
 use crate::shape::{Field, Fields, Kind, Place, Shape};
 
@@ -27,8 +29,8 @@ const LOOKING: [&str; 9] = ["all", "chars", "filter", "find", "map", "reduce", "
 /// What the script makes of payloads like `payload`.
 pub(super) fn infer(tree: &Tree, payload: &Shape) -> Shape {
     let mut captured = HashSet::new();
-    let mut note = |expression: &Expr| {
-        if let ExprKind::Closure { captures, .. } = &expression.kind {
+    let mut note = |node: Node<'_>| {
+        if let Node::Expr(Expr { kind: ExprKind::Closure { captures, .. }, .. }) = node {
             captured.extend(captures.iter().cloned());
         }
     };
@@ -178,10 +180,11 @@ impl<'t> Infer<'t> {
 
     /// Nothing is known any more of the variables that `block` changes.
     fn forget(&mut self, block: &'t Block) {
-        let mut names = HashSet::new();
-        changed_in(block, &mut names);
-        walk(block, &mut |expression| {
-            names.extend(self.touched(expression).map(str::to_owned));
+        let mut names = changed_in(block);
+        walk(block, &mut |node| {
+            if let Node::Expr(expression) = node {
+                names.extend(self.touched(expression).map(str::to_owned));
+            }
         });
         for (name, shape) in &mut self.scope {
             if names.contains(name) {

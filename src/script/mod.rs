@@ -1,5 +1,6 @@
 //! Everything that is evaluated for a message: Rhai scripts, JSONPath, and the templates of keys and topics.
 mod check;
+mod clock;
 mod compiled;
 mod document;
 mod engine;
@@ -21,7 +22,7 @@ mod text;
 mod value;
 
 pub use check::{ModuleFunction, check_module_file};
-pub use engine::fix_clock;
+pub use clock::fix_clock;
 pub use functions::{Function, Group, functions};
 pub use jsonpath::{Found, JsonPaths, LookupError};
 pub use mapping::{Condition, Emit, Interpreted, Mapping};

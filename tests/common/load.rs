@@ -11,8 +11,8 @@ use std::{
 
 use super::{Case, kafka::Producer};
 
-/// Messages of one go.
-const STEP: u32 = 50;
+/// How often messages are sent, and their acknowledgements waited for.
+const GOES_PER_SECOND: u32 = 10;
 
 pub struct Load {
     stop: Arc<AtomicBool>,
@@ -48,14 +48,15 @@ impl Load {
     pub fn start(per_second: u32, mut send: impl FnMut(Range<u32>) + Send + 'static) -> Self {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
         let (stopped, count) = (stop.clone(), sent.clone());
-        let pace = Duration::from_secs(1) * STEP / per_second;
+        let pace = Duration::from_secs(1) / GOES_PER_SECOND;
+        let step = per_second.div_ceil(GOES_PER_SECOND);
         let thread = std::thread::spawn(move || {
             // By the clock, so that the time a go takes does not make them fewer.
             let mut due = Instant::now();
             while !stopped.load(Ordering::Relaxed) {
                 let first = count.load(Ordering::Relaxed);
-                send(first..first + STEP);
-                count.store(first + STEP, Ordering::Relaxed);
+                send(first..first + step);
+                count.store(first + step, Ordering::Relaxed);
                 due += pace;
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
             }

@@ -124,6 +124,17 @@ impl LinkError {
     pub fn may_be_takeover(&self) -> bool {
         self.is_takeover() || matches!(self, Self::Closed { .. })
     }
+
+    /// The broker ended the connection and did not say why. When something of ours was unread there, its system resets
+    /// the connection instead of closing it.
+    pub fn is_silent_end(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        match self {
+            Self::Closed { .. } => true,
+            Self::Broken { source, .. } => matches!(source.kind(), ConnectionReset | BrokenPipe | UnexpectedEof),
+            _ => false,
+        }
+    }
 }
 
 impl Dial {

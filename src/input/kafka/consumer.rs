@@ -42,6 +42,10 @@ const ASK_TIME: Duration = Duration::from_secs(5);
 /// How often that is asked when partitions are assigned, before the input starts over.
 const ASK_ATTEMPTS: usize = 6;
 
+/// Faults, by what they are about.
+const COMMIT: &str = "commit";
+const POSITIONS: &str = "positions";
+
 /// Bounds of one batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -193,17 +197,18 @@ impl Group {
             Books::Positions(_) => return true,
         };
         if doubted.is_empty() {
+            self.watch.fault(POSITIONS, None);
             return true;
         }
         let found = match committed(consumer, &doubted) {
             Ok(found) => found,
             Err(error) => {
                 let fault = format!("Kafka does not say which positions the group has committed: {error}");
-                self.watch.fault("positions", Some(fault));
+                self.watch.fault(POSITIONS, Some(fault));
                 return false;
             }
         };
-        self.watch.fault("positions", None);
+        self.watch.fault(POSITIONS, None);
         for (place, record) in found {
             let Books::Plans(ledger) = &mut *self.books() else { return false };
             if let Err(foreign) = ledger.read_back(&place, record) {
@@ -304,7 +309,7 @@ impl Group {
                 "Kafka does not take the group's positions: {error}; after a restart messages would come again"
             )),
         };
-        self.watch.fault("commit", fault);
+        self.watch.fault(COMMIT, fault);
     }
 
     /// Partitions are about to go: waits for their batches, then stores and commits.
@@ -341,6 +346,9 @@ impl Group {
             Books::Positions(assignment) => places.iter().for_each(|(topic, p)| assignment.revoke(topic, *p)),
             Books::Plans(ledger) => places.iter().for_each(|place| ledger.revoke(place)),
         }
+        // What went wrong with them is no longer ours to mend. What concerns others will be said again.
+        self.watch.fault(COMMIT, None);
+        self.watch.fault(POSITIONS, None);
         self.gone.lock().extend_from_slice(places);
     }
 }
@@ -587,5 +595,36 @@ fn fatal_reason(consumer: &BaseConsumer<Group>, code: Code) -> String {
             )
         }
         _ => format!("the consumer failed for good: {text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+
+    use super::*;
+    use crate::metrics::{HealthBoard, Metrics};
+
+    #[test]
+    fn what_was_wrong_with_partitions_goes_with_them() {
+        let (metrics, board) = (Metrics::new(), HealthBoard::default());
+        let metrics = metrics.component("p", "input", "in");
+        let watch = Arc::new(Watch::new("127.0.0.1:1".into(), board.add("p/input/in", metrics.up.clone())));
+        watch.arm();
+        let place = ("t".to_owned(), 0);
+        let mut ledger = Ledger::default();
+        ledger.assign(&place, None, 1);
+        let group = Group::new(watch, Arc::new(Mailbox::new(1)), metrics, "in".into(), Books::Plans(ledger));
+        let consumer: BaseConsumer<Group> = ClientConfig::new()
+            .set("bootstrap.servers", "127.0.0.1:1")
+            .set("group.id", "g")
+            .create_with_context(group)
+            .expect("settings");
+        let group = consumer.context();
+        group.commit_fault(Err(KafkaError::ConsumerCommit(Code::NotCoordinator)));
+        group.watch.fault(POSITIONS, Some("Kafka does not say".into()));
+        assert!(!board.report().ready);
+        group.release(&consumer, &[place]);
+        assert!(board.report().ready, "{:?}", board.report().faults);
     }
 }

@@ -2,14 +2,16 @@
 //! `/health/ready` from then on, so that it is not missed.
 use std::{collections::BTreeMap, time::Duration};
 
-use tracing::{error, warn};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
 
+use super::outage::{Count, Demand, Verdict, Wanted};
 use crate::metrics::Health;
 
-/// A broker that does not say why it closes connections does so at each start of another client with our name: soon.
+/// A broker that does not say why it ends connections does so at each start of another client with our name: soon.
 const SOON: Duration = Duration::from_secs(60);
 /// So often in a row is no accident.
-const CLOSED_OFTEN: u32 = 3;
+const ENDED_OFTEN: u32 = 3;
 
 pub struct Doctor {
     health: Health,
@@ -18,24 +20,65 @@ pub struct Doctor {
     /// What was found, by kind.
     found: BTreeMap<&'static str, String>,
     takeovers: u32,
-    /// Connections in a row that the broker has closed soon.
-    closed: u32,
+    /// Connections in a row that the broker has ended soon and without a word.
+    ended: u32,
     sessions_lost: u32,
     /// The broker's count of dropped messages when it was first heard.
     dropped_before: Option<i64>,
+    /// What an outage that is to be survived asks of the broker.
+    demand: Option<Demand>,
+    survive: Option<Wanted>,
 }
 
 impl Doctor {
-    pub fn new(health: Health, url: String, client_id: String) -> Self {
+    pub(super) fn new(health: Health, url: String, client_id: String, survive: Option<Wanted>) -> Self {
         Self {
             health,
             url,
             client_id,
             found: BTreeMap::new(),
             takeovers: 0,
-            closed: 0,
+            ended: 0,
             sessions_lost: 0,
             dropped_before: None,
+            demand: survive.map(Demand::new),
+            survive,
+        }
+    }
+
+    /// A connection was made.
+    pub fn connected(&mut self, session_present: bool) {
+        if let Some(demand) = &mut self.demand {
+            demand.connected(session_present, Instant::now());
+        }
+    }
+
+    /// Compares what has come so far with what the broker can keep.
+    pub(super) fn measure(&mut self, count: Count) {
+        let url = &self.url;
+        match self.demand.as_mut().and_then(|demand| demand.measure(count, Instant::now())) {
+            None => {}
+            Some(Verdict::Enough { needed }) => {
+                info!(
+                    url,
+                    needed, "the broker keeps enough messages for the outage of `survive_outage_s`, by what comes now"
+                );
+            }
+            Some(Verdict::TooSmall { text }) => {
+                warn!(url, "{text}");
+                self.say("queue", text);
+            }
+        }
+    }
+
+    /// Messages are shared with other clients.
+    pub fn shares(&mut self, filter: &str) {
+        let text = format!(
+            "`{filter}` is a shared subscription: order is not kept, and Mosquitto keeps the part of a member that is away only up to `max_queued_messages`"
+        );
+        if self.say("shared", text) {
+            let url = &self.url;
+            warn!(url, filter, "a shared subscription keeps no order, and loses more while a member is away");
         }
     }
 
@@ -50,23 +93,28 @@ impl Doctor {
         self.say("takeover", text);
     }
 
-    /// The broker has closed a connection of that age and did not say why. Mosquitto 2.0 does so at a takeover.
-    pub fn closed_after(&mut self, lasted: Duration) {
-        self.closed = if lasted < SOON { self.closed + 1 } else { 1 };
-        if self.closed < CLOSED_OFTEN {
+    /// The broker has ended a connection of that age and did not say why. Mosquitto 2.0 does so at a takeover.
+    pub fn ended_after(&mut self, lasted: Duration) {
+        self.ended = if lasted < SOON { self.ended + 1 } else { 1 };
+        if self.ended < ENDED_OFTEN {
             return;
         }
-        let (url, client_id, times) = (&self.url, &self.client_id, self.closed);
+        let (url, client_id, times) = (&self.url, &self.client_id, self.ended);
         let text = format!(
             "the broker at {url} keeps closing our connection without a reason (times in a row: {times}): does another client use the `client_id` `{client_id}`?"
         );
-        if times == CLOSED_OFTEN {
+        if times == ENDED_OFTEN {
             warn!(
                 url,
                 client_id, times, "the broker keeps closing our connection: does another client use our `client_id`?"
             );
         }
         self.say("takeover", text);
+    }
+
+    /// The connection is lost, or could not be made, for a reason that no other client is behind.
+    pub fn ended_otherwise(&mut self) {
+        self.ended = 0;
     }
 
     /// The broker knows nothing of a session that it was to keep.
@@ -88,9 +136,12 @@ impl Doctor {
     pub fn kept_shorter(&mut self, granted_s: u32, asked_s: u32) {
         let url = &self.url;
         warn!(url, granted_s, asked_s, "the broker keeps our session shorter than `session_expiry_s`");
-        let text = format!(
+        let mut text = format!(
             "the broker keeps our session for {granted_s} s and not {asked_s} s: after a longer absence messages are lost"
         );
+        if let Some(survive) = self.survive.filter(|survive| survive.outage.as_secs() > granted_s.into()) {
+            text += &format!(", also after one of {} s (`survive_outage_s`)", survive.outage.as_secs());
+        }
         self.say("expiry", text);
     }
 
@@ -124,17 +175,19 @@ impl Doctor {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
     use prometheus_client::metrics::gauge::Gauge;
 
     use super::*;
-    use crate::metrics::HealthBoard;
+    use crate::{client::mqtt::LinkError, metrics::HealthBoard};
 
     #[test]
     fn what_was_found_stays_on_the_board() {
         let board = HealthBoard::default();
         let health = board.add("p/input/in", Gauge::default());
         health.ok();
-        let mut doctor = Doctor::new(health, "mqtt://b:1883".into(), "me".into());
+        let mut doctor = Doctor::new(health, "mqtt://b:1883".into(), "me".into(), None);
         for count in [100, 100] {
             doctor.dropped(count);
             assert!(board.report().notes.is_empty(), "it was so before");
@@ -154,5 +207,37 @@ mod tests {
         assert!(board.report().notes[0].1.contains("dropped 5 messages"), "{:?}", board.report().notes);
         board.remove("p/");
         assert!(board.report().notes.is_empty());
+    }
+
+    #[test]
+    fn connections_that_end_without_a_word_again_and_again_raise_a_question() {
+        let url = || "mqtt://b:1883".to_owned();
+        let broken = |kind| LinkError::Broken { url: url(), source: std::io::Error::from(kind) };
+        let ends = [
+            LinkError::Closed { url: url() },
+            broken(ErrorKind::ConnectionReset),
+            broken(ErrorKind::BrokenPipe),
+            broken(ErrorKind::UnexpectedEof),
+        ];
+        assert!(ends.iter().all(LinkError::is_silent_end));
+        let others = [broken(ErrorKind::TimedOut), LinkError::Silent { url: url(), silent: SOON }];
+        assert!(!others.iter().any(LinkError::is_silent_end));
+
+        let board = HealthBoard::default();
+        let mut doctor = Doctor::new(board.add("p/input/in", Gauge::default()), url(), "me".into(), None);
+        let notes = || board.report().notes;
+        for _ in 0..2 {
+            doctor.ended_after(Duration::from_secs(1));
+            doctor.ended_after(Duration::from_secs(1));
+            doctor.ended_otherwise();
+        }
+        doctor.ended_after(Duration::from_secs(1));
+        doctor.ended_after(Duration::from_secs(1));
+        doctor.ended_after(SOON);
+        assert!(notes().is_empty(), "a broker that restarts now and then does so, too: {:?}", notes());
+        doctor.ended_after(Duration::from_secs(1));
+        doctor.ended_after(Duration::from_secs(1));
+        let found = notes();
+        assert!(found[0].1.contains("does another client use the `client_id` `me`?"), "{found:?}");
     }
 }

@@ -9,7 +9,7 @@ use tokio::{
 use super::*;
 use crate::{
     client::mqtt::packet::{Framed, Version, frame, publish},
-    message::{Batch, SourceBuilder},
+    message::{Batch, Origin, Parts, SourceBuilder},
     metrics::{Health, Metrics},
     output::Pending,
 };
@@ -114,6 +114,44 @@ async fn a_write_is_answered_when_every_message_is_confirmed() {
 }
 
 #[tokio::test]
+async fn headers_go_along_as_user_properties_and_those_that_cannot_are_rejected() {
+    let (mut output, mut peer, _listener) = connected(", user_properties: true", &[]).await;
+    let mut source = SourceBuilder::new("test");
+    for headers in [&[("from", &b"kafka"[..]), ("trace", b"")][..], &[("trace", b"\xff")], &[]] {
+        let push = |origin: &mut Origin, parts: &mut Parts| {
+            origin.topic = parts.text("a")?;
+            headers.iter().try_for_each(|(name, value)| parts.header(origin, name, value))
+        };
+        source.push(b"1", push).unwrap();
+    }
+    let batch = Parcel::of(Arc::new(Batch::new(source.finish())));
+    let delivery = output.write(&batch).await;
+    for (id, expected) in [(1, &[("from", "kafka"), ("trace", "")][..]), (2, &[])] {
+        let (_, bytes) = peer.packet().await;
+        let Framed::Whole(frame) = frame(&bytes, 0, usize::MAX).unwrap() else { panic!() };
+        let mut found = Vec::new();
+        publish(&bytes, &frame, Version::V5, Some(&mut found)).unwrap();
+        let text = |span: Span| std::str::from_utf8(span.of(&bytes)).unwrap();
+        let found: Vec<_> = found.iter().map(|header| (text(header.name), text(header.value))).collect();
+        assert_eq!(found, expected);
+        peer.send(&[0x40, 2, 0, id]).await;
+    }
+    let rejected = answer(delivery).await.unwrap_err().rejected;
+    let reason = "its header `trace` is not UTF-8, so it cannot be a user property";
+    assert_eq!(rejected, [Rejection { index: 1, code: "invalid-header".into(), reason: reason.into() }]);
+    let fates: Vec<_> = batch.iter().map(|message| output.address(message).map(|to| to.headers.len())).collect();
+    assert_eq!(fates, [Ok(2), Err(("invalid-header".into(), reason.into())), Ok(0)]);
+}
+
+#[test]
+fn user_properties_need_mqtt_5() {
+    let yaml = "{url: 'mqtt://h', topic: t, protocol: '3.1.1', user_properties: true}";
+    let faults = MqttOutput::new(&Section::from_yaml(yaml)).err().unwrap();
+    let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+    assert_eq!(faults, ["`user_properties`: MQTT 3.1.1 knows no user properties"]);
+}
+
+#[tokio::test]
 async fn quality_of_service_2_is_confirmed_by_pubcomp() {
     let (mut output, mut peer, _listener) = connected(", qos: 2", &[]).await;
     let delivery = output.write(&parcel(&[("a", "1")])).await;
@@ -140,16 +178,21 @@ async fn what_was_not_confirmed_when_the_connection_broke_is_to_be_sent_again() 
         peer.message().await;
     }
     peer.send(&[0x40, 2, 0, 2]).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
     drop(peer);
     let retry = answer(delivery).await.unwrap_err().retry.unwrap();
     assert_eq!(retry.messages, Pending::Only(vec![0, 2]));
     assert!(retry.reason.contains("broke"), "{}", retry.reason);
     // It connects again by itself.
     let mut peer = Peer::accept(&listener, &[]).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    let delivery = output.write(&parcel(&[("a", "1")])).await;
-    assert_eq!(peer.message().await, ("out/a".into(), "1".into(), 1));
+    let (delivery, message) = loop {
+        let mut delivery = output.write(&parcel(&[("a", "1")])).await;
+        tokio::select! {
+            message = peer.message() => break (delivery, message),
+            // It has not read yet that it is connected.
+            refused = &mut delivery => assert!(refused.unwrap_err().retry.is_some()),
+        }
+    };
+    assert_eq!(message, ("out/a".into(), "1".into(), 1));
     peer.send(&[0x40, 2, 0, 1]).await;
     assert_eq!(answer(delivery).await, Ok(()));
 }

@@ -23,7 +23,7 @@ use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
     sync::LazyLock,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use rhai::{
@@ -37,7 +37,7 @@ use rhai::{
 
 pub(super) use number::BigNumber;
 
-use super::{functions, syntax::Untangled};
+use super::{clock, functions, syntax::Untangled};
 use crate::spec::Modules;
 
 /// Longest time one message may take.
@@ -65,19 +65,11 @@ struct Run {
     operations: Cell<u32>,
     /// Set at the first look at the clock, so that short scripts never look.
     started: Cell<Option<Instant>>,
-    now_ms: Cell<Option<i64>>,
-    /// The time of every message, when it is fixed.
-    fixed_ms: Cell<Option<i64>>,
 }
 
 thread_local! {
     static RUN: Run = const {
-        Run {
-            operations: Cell::new(0),
-            started: Cell::new(None),
-            now_ms: Cell::new(None),
-            fixed_ms: Cell::new(None),
-        }
+        Run { operations: Cell::new(0), started: Cell::new(None) }
     };
 }
 
@@ -86,13 +78,8 @@ pub(super) fn begin() {
     RUN.with(|run| {
         run.operations.set(0);
         run.started.set(None);
-        run.now_ms.set(run.fixed_ms.get());
     });
-}
-
-/// Fixes the time that scripts of this thread see, Unix milliseconds, until it is set free with `None`.
-pub fn fix_clock(ms: Option<i64>) {
-    RUN.with(|run| run.fixed_ms.set(ms));
+    clock::begin();
 }
 
 /// Counts one operation of the message at hand.
@@ -115,17 +102,6 @@ fn progress(_: u64) -> Option<Dynamic> {
         } else {
             None
         }
-    })
-}
-
-/// Unix milliseconds; the same value however often one message asks.
-pub(super) fn now_ms() -> i64 {
-    RUN.with(|run| {
-        run.now_ms.get().unwrap_or_else(|| {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
-            run.now_ms.set(Some(now));
-            now
-        })
     })
 }
 

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{Arguments, Function, Group, TEXT_BYTES_MAX, kind, numbers::of_text, text_of};
 use crate::{
     codec::json::{self, Kind, NotJson, Reader},
-    script::{engine, value::Value},
+    script::{clock, value::Value},
 };
 
 pub(super) const ALL: &[Function] = &[
@@ -279,7 +279,7 @@ pub(super) const ALL: &[Function] = &[
         arguments: 0..=0,
         pure: false,
         run: |_, bump| {
-            let ms = u64::try_from(engine::now_ms()).unwrap_or(0);
+            let ms = u64::try_from(clock::now_ms()).unwrap_or(0);
             let at = uuid::Timestamp::from_unix(NoContext, ms / 1000, (ms % 1000) as u32 * 1_000_000);
             Ok(uuid_text(Uuid::new_v7(at), bump))
         },

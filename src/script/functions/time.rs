@@ -2,7 +2,7 @@
 use jiff::{RoundMode, Timestamp, Unit, ZonedDateTimeRound, civil::DateTime, fmt::strtime, tz::TimeZone};
 
 use super::{Arguments, Function, Group, numbers, text_of};
-use crate::script::{engine, value::Value};
+use crate::script::{clock, value::Value};
 
 pub(super) const ALL: &[Function] = &[
     Function {
@@ -14,7 +14,7 @@ pub(super) const ALL: &[Function] = &[
         gives: "",
         arguments: 0..=0,
         pure: false,
-        run: |_, _| Ok(Value::Int(engine::now_ms().div_euclid(1000))),
+        run: |_, _| Ok(Value::Int(clock::now_ms().div_euclid(1000))),
     },
     Function {
         name: "now_ms",
@@ -25,7 +25,7 @@ pub(super) const ALL: &[Function] = &[
         gives: "",
         arguments: 0..=0,
         pure: false,
-        run: |_, _| Ok(Value::Int(engine::now_ms())),
+        run: |_, _| Ok(Value::Int(clock::now_ms())),
     },
     Function {
         name: "parse_ts",
