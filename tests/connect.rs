@@ -62,6 +62,15 @@ fn into_table(case: &Case, more: &str) -> String {
     )
 }
 
+/// Into a table, from nowhere.
+fn rows(case: &Case, more: &str) -> String {
+    format!(
+        "inputs:\n  in: {{ generate: {{ count: 1 }} }}\noutputs:\n  out:\n    clickhouse:\n      url: {}\n      table: {}\n{more}dead_letter: {{ drop: {{}} }}\n",
+        case.stack.clickhouse.url,
+        case.table()
+    )
+}
+
 /// Topics that the brokers know.
 fn exists(brokers: &str, topic: &str) -> bool {
     let mut config = rdkafka::ClientConfig::new();
@@ -180,6 +189,117 @@ fn a_table_that_recognises_nothing_is_found_with_what_to_run() {
     run(&format!("CREATE MATERIALIZED VIEW {0}_view ENGINE = MergeTree ORDER BY a AS SELECT a FROM {0}", case.table()));
     let (found, _) = connect(&demanded);
     is_one(&found, "p.yaml:8:14: error[no-deduplication]", &[".inner_id.", alter]);
+}
+
+#[test]
+fn what_the_steps_make_is_held_against_the_columns_of_the_server() {
+    let case = Case::new(&Stack::running(), "columns");
+    let clickhouse = &case.stack.clickhouse;
+    let run = |sql: &str| clickhouse.query(sql).unwrap();
+    run("CREATE DATABASE IF NOT EXISTS iot");
+    let (table, settings) = (case.table(), "SETTINGS non_replicated_deduplication_window = 100");
+    let made =
+        |columns: &str| format!("CREATE TABLE {table} ({columns}) ENGINE = MergeTree ORDER BY device {settings}");
+    run(&made("device String, battery UInt8, ts UInt32, site LowCardinality(String), n Nested(x Float32, y Float32)"));
+    let map = |script: &str| format!("steps:\n  - map: '{script}'\n");
+    let with = |script: &str, more: &str| format!("{}{}", map(script), rows(&case, more));
+
+    let good = "#{ device: payload.id, battery: num(payload.b, 0), ts: now(), site: \"a\", n: #{ x: 0.5, y: 1 } }";
+    assert_eq!(connect(&with(good, "")), (Vec::new(), 0));
+    // What is certain for every message is an error.
+    let (found, code) =
+        connect(&with("#{ device: payload.id, batery: 1, ts: now(), site: \"a\", n: #{ x: 0.5 } }", ""));
+    is_one(&found, "p.yaml:2:34: error[unknown-column]", &[table, "has no column `batery`"]);
+    assert_eq!(code, 1);
+    let block = with("X", "").replace(
+        "'X'",
+        "|\n      #{ device: payload.id, battery: \"full\", n: 5, ts: format_ts(0),\n         site: () }",
+    );
+    let (found, code) = connect(&block);
+    let starts: Vec<_> = found.iter().map(|line| line.split(", which").next().unwrap()).collect();
+    assert_eq!(
+        starts,
+        [
+            "p.yaml:3:30: error[unfit-value] `battery` is `\"full\"`",
+            "p.yaml:3:47: error[unfit-value] `n` is `5`",
+            "p.yaml:3:53: error[unfit-value] `ts` is a text like `\"2024-05-01T10:00:00.500Z\"`",
+            "p.yaml:4:10: error[unfit-value] `site` is `null`",
+        ]
+    );
+    assert_eq!(code, 1);
+    // What only some messages have is a warning, and so is a column that nothing fills.
+    let (found, code) = connect(&with("let m = #{ device: payload.id }; if payload.b == 1 { m.extra = 1 } m", ""));
+    let [unfilled, unknown] = found.as_slice() else { panic!("{found:#?}") };
+    assert!(
+        unfilled.contains("warning[unfilled-column] nothing fills columns `battery`, `ts`, `site`, `n`"),
+        "{unfilled}"
+    );
+    assert!(unknown.contains("warning[unknown-column]") && unknown.contains("`extra`"), "{unknown}");
+    assert_eq!(code, 0);
+
+    // The server counts more than a file that is older; without a table the file is all there is.
+    let old = made("device String, n Nested(x Float32)");
+    let lint = |file: &str| {
+        let project = Project::new(&[("p.yaml", file), ("t.sql", &old)]);
+        let output =
+            project.streamer(&["lint", "--connect", "--connect-timeout", "60", "--format", "concise", "p.yaml"]);
+        text(&output.stdout).lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let file = with(good, "      create: t.sql\n");
+    assert_eq!(lint(&file), <[String; 0]>::default());
+    run(&format!("DROP TABLE {table} SYNC"));
+    let found = lint(&file);
+    let count = |code: &str| found.iter().filter(|line| line.contains(code)).count();
+    assert_eq!((count("warning[unknown-column]"), count("note[absent-table]"), found.len()), (4, 1, 5), "{found:#?}");
+}
+
+/// What is read from a file is what the server makes of it, or less.
+#[test]
+fn columns_read_from_a_file_are_those_that_the_server_lists() {
+    let case = Case::new(&Stack::running(), "ddl");
+    let clickhouse = &case.stack.clickhouse;
+    clickhouse.query("CREATE DATABASE IF NOT EXISTS iot").unwrap();
+    let sql = format!(
+        "-- (a, b\nCREATE TABLE IF NOT EXISTS {} (
+            a UInt8, -- one, (two
+            `b c` LowCardinality(Nullable(String)) COMMENT 'x, DEFAULT 1' CODEC(ZSTD(3)),
+            d Decimal(9, 2) DEFAULT 1.5, /* e UInt8, */
+            f UInt8 NULL, g DOUBLE PRECISION, h INT NOT NULL DEFAULT 5, i VARCHAR(10),
+            j Enum8('x,y' = 1, ')' = 2), k DateTime64(3, 'UTC') DEFAULT now64(3),
+            l UInt64 MATERIALIZED a + 1, m UInt64 ALIAS a + 2, e String EPHEMERAL,
+            n Nested(x Float32, `y` UInt8), o Array(Tuple(p UInt8, q String)), r Map(String, UInt8),
+            INDEX ix a TYPE minmax GRANULARITY 1, CONSTRAINT c CHECK a < 200
+        ) ENGINE = MergeTree ORDER BY a SETTINGS non_replicated_deduplication_window = 100",
+        case.table()
+    );
+    let names = ["a", "\"b c\"", "d", "f", "g", "h", "i", "j", "k", "l", "m", "e", "n", "o", "r", "n.x", "z"];
+    // A value that none of the types takes, but those that take everything.
+    let fields: Vec<_> = names
+        .iter()
+        .map(|name| format!("{}: ()", if name.contains('.') { format!("\"{name}\"") } else { (*name).to_owned() }))
+        .collect();
+    let pipeline = format!(
+        "steps:\n  - map: |\n      #{{\n        {}\n      }}\n{}",
+        fields.join(",\n        "),
+        rows(&case, "      create: t.sql\n")
+    );
+    let project = Project::new(&[("p.yaml", &pipeline), ("t.sql", &sql)]);
+    let lint = |arguments: &[&str]| {
+        let output = project.streamer(&[&["lint", "--format", "concise"], arguments, &["p.yaml"]].concat());
+        let said = text(&output.stdout).replace(": warning[", ": error[");
+        said.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let by_file = lint(&[]);
+    clickhouse.query(&sql).unwrap();
+    let by_server = lint(&["--connect", "--connect-timeout", "60"]);
+    assert!(by_file.len() > 7, "{by_file:#?}");
+    // Types of other names are known to the server alone.
+    let line = |name: &str| names.iter().position(|known| *known == name).unwrap() + 4;
+    let only: Vec<_> = by_server.iter().filter(|found| !by_file.contains(found)).collect();
+    let starts: Vec<String> =
+        ["g", "h", "i"].iter().map(|name| format!("p.yaml:{}:9: error[unfit-value]", line(name))).collect();
+    assert!(only.len() == 3 && only.iter().zip(&starts).all(|(found, start)| found.starts_with(start)), "{only:#?}");
+    assert!(by_file.iter().all(|found| by_server.contains(found)), "{by_file:#?}\n{by_server:#?}");
 }
 
 #[test]

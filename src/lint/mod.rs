@@ -110,7 +110,10 @@ impl File<'_> {
 
 /// Every fault in the files of one run, in the order of the files and of their text.
 pub fn lint(documents: &[Document], registry: &Registry) -> Vec<Diagnostic> {
-    let (_, found) = check(documents, registry);
+    let (files, mut found) = check(documents, registry);
+    for (file, found) in files.iter().zip(&mut found) {
+        file.iter().for_each(|file| payload::check(file, found));
+    }
     in_order(registry, found)
 }
 
@@ -118,11 +121,6 @@ pub fn lint(documents: &[Document], registry: &Registry) -> Vec<Diagnostic> {
 pub async fn lint_connected(documents: &[Document], registry: &Registry, limit: Duration) -> Vec<Diagnostic> {
     let (files, mut found) = check(documents, registry);
     for (index, diagnostic) in connect::ask(&files, limit).await {
-        // What the server says counts more than what a file says of it.
-        let is_same = |other: &Diagnostic| {
-            (other.code, &other.span, &other.file.path) == (diagnostic.code, &diagnostic.span, &diagnostic.file.path)
-        };
-        found[index].retain(|other| !is_same(other));
         found[index].push(diagnostic);
     }
     in_order(registry, found)
@@ -192,7 +190,6 @@ fn one<'a>(
         delivery::check,
         missing_dead_letter::check,
         overlapping_filters::check,
-        payload::check,
         plain_secret::check,
         shared_subscription::check,
         small_window::check,

@@ -46,11 +46,17 @@ impl<'f> Made<'f> {
     }
 }
 
+/// For a run in which nobody is asked; servers know better what can be written.
 pub(super) fn check(file: &File<'_>, found: &mut Vec<Diagnostic>) {
     let made = Made::of(file);
     for output in file.parts.iter().filter(|part| part.role == Role::Output) {
-        let Some(component) = file.registry.find(output.role.kind(), &output.component.name) else { continue };
-        let faults = component.review(&output.component.section, &made.given_to(output));
-        found.extend(faults.iter().map(|fault| made.diagnose(output, fault)));
+        found.extend(review(file, &made, output));
     }
+}
+
+/// What can be told of an output from the files alone.
+pub(super) fn review(file: &File<'_>, made: &Made<'_>, output: &Part) -> Vec<Diagnostic> {
+    let found = file.registry.find(output.role.kind(), &output.component.name);
+    let faults = found.map(|found| found.review(&output.component.section, &made.given_to(output)));
+    faults.iter().flatten().map(|fault| made.diagnose(output, fault)).collect()
 }

@@ -180,11 +180,11 @@ impl<'t> Infer<'t> {
 
     /// Nothing is known any more of the variables that `block` changes.
     fn forget(&mut self, block: &'t Block) {
-        let mut names = HashSet::new();
-        changed_in(block, &mut names);
+        let mut names = changed_in(block);
         walk(block, &mut |node| {
-            let Node::Expr(expression) = node else { return };
-            names.extend(self.touched(expression).map(str::to_owned));
+            if let Node::Expr(expression) = node {
+                names.extend(self.touched(expression).map(str::to_owned));
+            }
         });
         for (name, shape) in &mut self.scope {
             if names.contains(name) {

@@ -26,6 +26,8 @@ pub struct Ask {
     pub once: Once,
     /// What it is given to write.
     pub payload: Shape,
+    /// What is to be said of that where the server does not tell the columns.
+    pub untold: Vec<Fault>,
     /// The time for all questions.
     pub limit: Duration,
 }
@@ -34,7 +36,8 @@ impl Ask {
     /// Everything that speaks against writing to the table.
     pub async fn all(self) -> Vec<Fault> {
         let mut faults = Vec::new();
-        match tokio::time::timeout(self.limit, self.questions(&mut faults)).await {
+        let mut told = false;
+        match tokio::time::timeout(self.limit, self.questions(&mut faults, &mut told)).await {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => faults.push(self.failed(&failure)),
             Err(_) => {
@@ -42,10 +45,13 @@ impl Ask {
                 faults.push(probe::unreachable("url", &self.server(), &reason));
             }
         }
+        if !told {
+            faults.extend(self.untold);
+        }
         faults
     }
 
-    async fn questions(&self, faults: &mut Vec<Fault>) -> Result<(), Failure> {
+    async fn questions(&self, faults: &mut Vec<Fault>, told: &mut bool) -> Result<(), Failure> {
         let Writer { server, name, url, .. } = &*self.writer;
         let user = &self.user;
         let abilities = Abilities::ask(server).await?;
@@ -73,6 +79,7 @@ impl Ask {
         let json_as_text = abilities.knows("input_format_binary_read_json_as_string");
         let unfit = match Table::new(listed, &abilities.time_zone, json_as_text) {
             Ok(table) if table.writable().next().is_some() => {
+                *told = true;
                 faults.extend(Review::of(table, self.writer.rules, name, true).payload(&self.payload));
                 None
             }

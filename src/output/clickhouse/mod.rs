@@ -294,6 +294,7 @@ impl Output for ClickHouse {
             creates: !self.create.is_empty(),
             once,
             payload: payload.clone(),
+            untold: self.review(payload),
             limit,
         };
         Some(Box::pin(probe.all()))

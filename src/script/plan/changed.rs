@@ -5,22 +5,22 @@ use crate::script::syntax::{Block, Expr, ExprKind, LinkKind, Node, StmtKind, Tre
 
 /// Names that some statement changes, of the script itself or of its functions.
 pub(super) fn changed(tree: &Tree) -> HashSet<String> {
-    let mut changed = HashSet::new();
     let bodies = tree.functions.values().map(|function| &function.body);
-    std::iter::once(&tree.body).chain(bodies).for_each(|body| changed_in(body, &mut changed));
-    changed
+    std::iter::once(&tree.body).chain(bodies).flat_map(changed_in).collect()
 }
 
 /// Names that some statement of `block` changes.
-pub(in crate::script) fn changed_in(block: &Block, changed: &mut HashSet<String>) {
+pub(in crate::script) fn changed_in(block: &Block) -> HashSet<String> {
+    let mut changed = HashSet::new();
     walk(block, &mut |node| match node {
         Node::Stmt(statement) => {
             if let StmtKind::Assign(target, ..) = &statement.kind {
-                note(target, changed);
+                note(target, &mut changed);
             }
         }
-        Node::Expr(expression) => changed_by(expression, changed),
+        Node::Expr(expression) => changed_by(expression, &mut changed),
     });
+    changed
 }
 
 /// The variable at the start of a target.
