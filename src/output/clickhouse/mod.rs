@@ -79,6 +79,7 @@ struct Config {
     #[serde(default)]
     database: Option<String>,
     /// File with SQL statements that create the table, relative to the pipeline file. They run when the table is missing.
+    /// Lint holds what the steps make against the columns that it names.
     #[serde(default)]
     create: Option<PathBuf>,
     /// Most messages of one insert. A full batch is written at once.
