@@ -19,7 +19,9 @@ pub(super) async fn ask(files: &[Option<File<'_>>], limit: Duration) -> Vec<(usi
             let once = if part.role == Role::Output { file.once() } else { Once::No };
             let (kind, component) = (part.role.kind(), &part.component);
             let found = file.registry.find(kind, &component.name);
-            let Some(probe) = found.and_then(|found| found.probe(&component.section, once, limit)) else { continue };
+            let Some(probe) = found.and_then(|found| found.probe(part.role, &component.section, once, limit)) else {
+                continue;
+            };
             asked.push(async move {
                 let answer = tokio::time::timeout(limit + GRACE, probe).await;
                 let faults = answer.unwrap_or_else(|_| {

@@ -43,6 +43,8 @@ pub enum Use {
     /// Messages of up to this size.
     Write {
         bytes_max: u32,
+        /// Each of them is to stay, also when another one of its key comes.
+        keeps: bool,
     },
 }
 
@@ -147,7 +149,7 @@ impl Brokers {
         // Not every user may read settings: what is not known is no fault.
         let settings = self.settings(ResourceSpecifier::Topic(topic));
         let mut faults: Vec<Fault> = self.unavailable(field, found, used, settings.as_ref()).into_iter().collect();
-        if let (Use::Write { bytes_max }, Some(limit)) = (used, number(settings.as_ref(), "max.message.bytes"))
+        if let (Use::Write { bytes_max, .. }, Some(limit)) = (used, number(settings.as_ref(), "max.message.bytes"))
             && u64::from(bytes_max) > limit
         {
             let title =
@@ -157,6 +159,12 @@ impl Brokers {
             );
             let fault = Fault::new("message-limit", "message_bytes_max", title).label("more than the topic takes");
             faults.push(fault.help(help).into_warning());
+        }
+        let policy = settings.as_ref().and_then(|found| found.get("cleanup.policy")?.value.as_deref());
+        if matches!(used, Use::Write { keeps: true, .. }) && policy.is_some_and(|policy| policy.contains("compact")) {
+            let title = format!("topic `{topic}` is compacted: of messages with the same key only the last one stays");
+            let fault = Fault::new("compacted-topic", field, title).label("is to keep every message");
+            faults.push(fault.help("set `cleanup.policy=delete` on the topic, or write to another one"));
         }
         Ok(faults)
     }
