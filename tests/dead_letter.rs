@@ -212,6 +212,48 @@ fn a_letter_that_fails_again_tells_of_both_failures() {
 }
 
 #[test]
+fn over_mqtt_a_letter_carries_its_past_in_user_properties() {
+    let mended = Mended::new("past");
+    let (case, id) = (&mended.case, &mended.case.id);
+    let save = |steps: &str| {
+        mended.save(steps);
+        let text = std::fs::read_to_string(&mended.file).unwrap();
+        let (before, rest) = text.split_once("    kafka: ").unwrap();
+        let (_, after) = rest.split_once('\n').unwrap();
+        let mqtt = format!(
+            "    mqtt: {{ url: 'mqtt://{}', client_id: {id}, topics: {id}/+, user_properties: true }}",
+            case.stack.mqtt
+        );
+        std::fs::write(&mended.file, [before, &mqtt, "\n", after].concat()).unwrap();
+    };
+    save("  - map: throw \"the first\"\n");
+    let mut streamer = Streamer::start(case, std::slice::from_ref(&mended.file));
+    streamer.wait_ready();
+    case.publisher().publish(&[(format!("{id}/a"), b"1".to_vec()), (format!("{id}/b"), b"2".to_vec())]);
+    case.dead_letters(&streamer, 2);
+    assert!(streamer.terminate().success());
+
+    // The broker keeps them for the session of the pipeline, which is away.
+    mended.does(&["redrive", "--to", "source"]);
+    save("  - map: throw \"the second\"\n");
+    streamer.start_again();
+    streamer.eventually("they have failed again", || equal(mended.letters().len(), 4));
+    assert!(streamer.terminate().success());
+    let mut again: Vec<Value> = mended.letters().iter().map(Record::json).filter(|e| e["redrives"] == 1).collect();
+    again.sort_by_key(|envelope| envelope["source"]["topic"].to_string());
+    assert_eq!(again.len(), 2);
+    for (envelope, (topic, payload)) in again.iter().zip([("a", "1"), ("b", "2")]) {
+        assert_eq!(
+            (&envelope["source"]["topic"], &envelope["payload"]),
+            (&format!("{id}/{topic}").into(), &payload.into())
+        );
+        assert!(envelope["reason"].to_string().contains("the second"), "{envelope}");
+        assert!(envelope["history"][0]["reason"].to_string().contains("the first"), "{envelope}");
+        assert_eq!(envelope["source"]["headers"], Value::Null, "nothing else came along");
+    }
+}
+
+#[test]
 fn keys_headers_and_payloads_arrive_byte_for_byte() {
     let mended = Mended::new("bytes");
     let kafka = mended.case.stack.kafka.clone();

@@ -280,7 +280,9 @@ fn source_output(
     // An output to MQTT gets another client id: the pipeline may run, and would be thrown out.
     let kept: &[&str] = match name {
         "kafka" => &["brokers", "tls", "sasl", "client_id"],
-        _ => &["url", "username", "password", "tls", "keep_alive_s", "connect_timeout_ms", "protocol"],
+        _ => {
+            &["url", "username", "password", "tls", "keep_alive_s", "connect_timeout_ms", "protocol", "user_properties"]
+        }
     };
     let mut value: serde_yaml::Mapping = given
         .iter()

@@ -284,44 +284,82 @@ pub struct Outgoing<'a> {
     pub id: u16,
     pub qos: u8,
     pub retain: bool,
+    /// As `put_user_property` writes them; not sent with 3.1.1, which has none.
+    pub user_properties: &'a [u8],
+}
+
+/// Bytes of `number` as a variable byte integer (MQTT 5, 1.5.5).
+fn varint_bytes(number: usize) -> usize {
+    match number {
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        0x4000..0x20_0000 => 3,
+        _ => 4,
+    }
+}
+
+fn put_varint(out: &mut BytesMut, mut number: usize) {
+    while number >= 0x80 {
+        out.put_u8((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    out.put_u8(number as u8);
+}
+
+/// Appends a user property.
+///
+/// # Errors
+/// What makes the name or the value no text of MQTT: it is longer than 65,535 bytes, not UTF-8, or has a NUL in it.
+pub fn put_user_property(out: &mut Vec<u8>, name: &str, value: &[u8]) -> Result<(), &'static str> {
+    let parts = [name.as_bytes(), value];
+    if parts.iter().any(|part| part.len() > usize::from(u16::MAX)) {
+        return Err("is longer than 65,535 bytes");
+    }
+    if simdutf8::basic::from_utf8(value).is_err() {
+        return Err("is not UTF-8");
+    }
+    if parts.iter().any(|part| part.contains(&0)) {
+        return Err("has a NUL character in it");
+    }
+    out.push(0x26);
+    for part in parts {
+        out.put_u16(part.len() as u16);
+        out.put_slice(part);
+    }
+    Ok(())
 }
 
 impl Outgoing<'_> {
     fn remaining(&self, version: Version) -> usize {
         let id = if self.qos > 0 { 2 } else { 0 };
-        2 + self.topic.len() + id + usize::from(version == Version::V5) + self.payload.len()
+        let properties = match version {
+            Version::V5 => varint_bytes(self.user_properties.len()) + self.user_properties.len(),
+            Version::V4 => 0,
+        };
+        2 + self.topic.len() + id + properties + self.payload.len()
     }
 
     /// Length of the whole packet. `None` when the protocol cannot express it.
     pub fn packet_bytes(&self, version: Version) -> Option<usize> {
         let remaining = self.remaining(version);
-        let len_bytes = match remaining {
-            0..0x80 => 1,
-            0x80..0x4000 => 2,
-            0x4000..0x20_0000 => 3,
-            _ => 4,
-        };
-        (remaining <= REMAINING_MAX).then_some(1 + len_bytes + remaining)
+        (remaining <= REMAINING_MAX).then(|| 1 + varint_bytes(remaining) + remaining)
     }
 
     /// Appends the packet. `packet_bytes` was asked before and answered a length.
     pub fn put(&self, out: &mut BytesMut, version: Version) {
-        let mut remaining = self.remaining(version);
+        let remaining = self.remaining(version);
         debug_assert!(remaining <= REMAINING_MAX && self.topic.len() <= usize::from(u16::MAX));
         out.reserve(remaining + 5);
         out.put_u8(kind::PUBLISH << 4 | self.qos << 1 | u8::from(self.retain));
-        while remaining >= 0x80 {
-            out.put_u8((remaining & 0x7f) as u8 | 0x80);
-            remaining >>= 7;
-        }
-        out.put_u8(remaining as u8);
+        put_varint(out, remaining);
         out.put_u16(self.topic.len() as u16);
         out.put_slice(self.topic.as_bytes());
         if self.qos > 0 {
             out.put_u16(self.id);
         }
         if version == Version::V5 {
-            out.put_u8(0);
+            put_varint(out, self.user_properties.len());
+            out.put_slice(self.user_properties);
         }
         out.put_slice(self.payload);
     }
@@ -395,6 +433,10 @@ mod tests {
         }
     }
 
+    fn user_properties() -> impl Strategy<Value = Vec<(String, String)>> {
+        prop::collection::vec(("[a-z°]{0,9}", "[ -~°]{0,300}"), 0..5)
+    }
+
     proptest! {
         #[test]
         fn packets_of_another_encoder_are_read(
@@ -411,8 +453,14 @@ mod tests {
         }
 
         #[test]
-        fn packets_we_write_are_read_by_another_decoder(m in message()) {
-            let outgoing = Outgoing { topic: &m.0, payload: &m.1, id: m.2, qos: m.3, retain: m.5 };
+        fn packets_we_write_are_read_by_another_decoder(m in message(), user in user_properties()) {
+            let mut user_properties = Vec::new();
+            for (name, value) in &user {
+                prop_assert_eq!(put_user_property(&mut user_properties, name, value.as_bytes()), Ok(()));
+            }
+            let user_properties = &user_properties[..];
+            let outgoing =
+                Outgoing { topic: &m.0, payload: &m.1, id: m.2, qos: m.3, retain: m.5, user_properties };
             let (mut four, mut five) = (BytesMut::new(), BytesMut::new());
             outgoing.put(&mut four, Version::V4);
             outgoing.put(&mut five, Version::V5);
@@ -422,6 +470,7 @@ mod tests {
             prop_assert_eq!((four.topic.as_str(), &four.payload[..], four.pkid), (m.0.as_str(), &m.1[..], m.2));
             let v5::Packet::Publish(five) = v5::Packet::read(&mut five, None).unwrap() else { panic!() };
             prop_assert_eq!((&five.topic[..], &five.payload[..], five.pkid), (m.0.as_bytes(), &m.1[..], m.2));
+            prop_assert_eq!(five.properties.map(|found| found.user_properties).unwrap_or_default(), user);
         }
 
         #[test]
@@ -432,6 +481,23 @@ mod tests {
                 let _ = suback_reasons(&bytes[frame.body.clone()], version);
             }
         }
+    }
+
+    #[test]
+    fn what_is_no_text_of_mqtt_is_no_user_property() {
+        let mut out = Vec::new();
+        let long = "x".repeat(65_536);
+        let cases: [(&str, &[u8], _); 5] = [
+            ("name", long.as_bytes(), "is longer than 65,535 bytes"),
+            (&long, b"value", "is longer than 65,535 bytes"),
+            ("name", b"\xff", "is not UTF-8"),
+            ("name", b"a\0", "has a NUL character in it"),
+            ("a\0", b"value", "has a NUL character in it"),
+        ];
+        for (name, value, why) in cases {
+            assert_eq!(put_user_property(&mut out, name, value), Err(why));
+        }
+        assert!(out.is_empty());
     }
 
     #[test]

@@ -120,7 +120,8 @@ impl Peer {
 
     fn encode(&self, out: &mut BytesMut, id: u16, qos: u8, dup: bool, payload: &str) {
         let at = out.len();
-        Outgoing { topic: "d/one/t", payload: payload.as_bytes(), id, qos, retain: false }.put(out, self.version);
+        Outgoing { topic: "d/one/t", payload: payload.as_bytes(), id, qos, retain: false, user_properties: b"" }
+            .put(out, self.version);
         out[at] |= u8::from(dup) << 3;
     }
 
@@ -471,7 +472,14 @@ async fn what_the_broker_dropped_is_counted_and_not_a_message() {
         let mut peer = broker.welcome(false, false).await;
         peer.suback(&[1, 0x87]).await;
         let mut bytes = BytesMut::new();
-        let report = Outgoing { topic: receive::DROPPED_TOPIC, payload: b"17", id: 0, qos: 0, retain: true };
+        let report = Outgoing {
+            topic: receive::DROPPED_TOPIC,
+            payload: b"17",
+            id: 0,
+            qos: 0,
+            retain: true,
+            user_properties: b"",
+        };
         report.put(&mut bytes, Version::V5);
         peer.encode(&mut bytes, 1, 1, false, "a");
         peer.send(&bytes).await;

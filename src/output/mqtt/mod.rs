@@ -19,14 +19,14 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::publisher::{Job, Publisher};
+use self::publisher::{Job, Publisher, UNFIT_HEADER, put_headers};
 use super::{
     Addressed, Delivery, Once, Output, OutputContext, OutputError, Parcel, Rejection, WriteError, WriteLimits,
 };
 use crate::{
     client::{
         self, Contact, Probe,
-        mqtt::{self, Connection, Dial, Granted, Hello, topic::check_topic},
+        mqtt::{self, Connection, Dial, Granted, Hello, Protocol, topic::check_topic},
     },
     diagnostic::Fault,
     message::{MessageRef, Span},
@@ -63,6 +63,10 @@ pub struct Config {
     /// Have the broker keep the last message of each topic for new subscribers.
     #[serde(default)]
     retain: bool,
+    /// Send the headers of messages along, as user properties. Needs MQTT 5. A message with a header that is not text is
+    /// rejected as `invalid-header`.
+    #[serde(default)]
+    user_properties: bool,
     /// Most messages sent and not yet confirmed. The broker may ask for fewer, which is then done.
     #[serde(default = "in_flight_max")]
     in_flight_max: NonZeroU16,
@@ -85,6 +89,7 @@ struct Plan {
     topic: Template,
     qos: u8,
     retain: bool,
+    user_properties: bool,
     in_flight_max: usize,
 }
 
@@ -123,9 +128,17 @@ impl MqttOutput {
                     .label("0, 1 or 2"),
             );
         }
+        if config.user_properties && dial.as_ref().is_some_and(|dial| dial.protocol == Protocol::V4) {
+            faults.push(
+                Fault::new("conflicting-fields", "user_properties", "MQTT 3.1.1 knows no user properties")
+                    .label("cannot be sent with `protocol: 3.1.1`")
+                    .help("leave out `protocol`, or write `user_properties: false`"),
+            );
+        }
         let (Some(dial), Some(topic), true) = (dial, topic, faults.is_empty()) else { return Err(faults) };
         let in_flight_max = config.in_flight_max.get().into();
-        let plan = Plan { dial, topic, qos: config.qos, retain: config.retain, in_flight_max };
+        let Config { qos, retain, user_properties, .. } = config;
+        let plan = Plan { dial, topic, qos, retain, user_properties, in_flight_max };
         Ok(Self { plan: Arc::new(plan), running: None })
     }
 }
@@ -196,7 +209,12 @@ impl Output for MqttOutput {
     }
 
     fn address(&self, message: MessageRef<'_>) -> Result<Addressed, (String, String)> {
-        Addressed::default().to(&self.plan.topic, message)
+        let mut addressed = Addressed::default();
+        if self.plan.user_properties {
+            put_headers(&mut Vec::new(), message).map_err(|reason| (UNFIT_HEADER.to_owned(), reason))?;
+            addressed.headers = Addressed::of(message).headers;
+        }
+        addressed.to(&self.plan.topic, message)
     }
 
     async fn close(&mut self, deadline: Duration) {

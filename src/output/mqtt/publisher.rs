@@ -19,10 +19,10 @@ use super::Plan;
 use crate::{
     client::mqtt::{
         Backoff, Beat, Granted, Link, LinkError, Outbox, Pulse,
-        packet::{self, Framed, Outgoing, Version, kind, put_ack, put_disconnect, put_ping},
+        packet::{self, Framed, Outgoing, Version, kind, put_ack, put_disconnect, put_ping, put_user_property},
         reason,
     },
-    message::Span,
+    message::{MessageRef, Span},
     output::{OutputContext, Parcel, Pending, Rejection, Retry, WriteError},
 };
 
@@ -30,6 +30,8 @@ use crate::{
 const OUT_BYTES: usize = 256 << 10;
 /// Answers are a few bytes each.
 const PACKET_BYTES_MAX: usize = 1 << 20;
+/// Code of messages whose headers cannot be user properties.
+pub const UNFIT_HEADER: &str = "invalid-header";
 /// Writes taken from the channel and not yet answered.
 const JOBS_MAX: usize = 16;
 
@@ -152,7 +154,7 @@ impl Publisher {
 
     /// Works on one connection. `Ok` when it was stopped.
     async fn serve(&mut self, link: Link) -> Result<(), LinkError> {
-        self.check(&link.granted)?;
+        self.check(&link)?;
         info!(url = self.plan.dial.url, protocol = link.version.name(), "connected");
         self.context.health.ok();
         if let Some(first) = self.first.take() {
@@ -213,7 +215,14 @@ impl Publisher {
     }
 
     /// Does the broker offer what the settings ask for?
-    fn check(&self, granted: &Granted) -> Result<(), LinkError> {
+    fn check(&self, link: &Link) -> Result<(), LinkError> {
+        let granted = &link.granted;
+        if self.plan.user_properties && link.version == Version::V4 {
+            return Err(self
+                .plan
+                .dial
+                .unfit("speaks MQTT 3.1.1, without user properties: set `user_properties: false`"));
+        }
         if granted.qos_max < self.plan.qos {
             return Err(self
                 .plan
@@ -251,6 +260,8 @@ struct Flight<'a> {
     ids: HashMap<u16, (u64, u32)>,
     /// Quality of service 0: appended to the outbox and not yet taken by the socket.
     unsent: Vec<(u64, u32)>,
+    /// User properties of the message at hand.
+    properties: Vec<u8>,
 }
 
 impl<'a> Flight<'a> {
@@ -266,6 +277,7 @@ impl<'a> Flight<'a> {
             next_id: 1,
             ids: HashMap::new(),
             unsent: Vec::new(),
+            properties: Vec::new(),
         }
     }
 
@@ -281,7 +293,7 @@ impl<'a> Flight<'a> {
 
     /// Appends as many messages as may be in flight and the outbox takes.
     fn fill(&mut self, out: &mut BytesMut) {
-        let mut at = self.open.partition_point(|(_, open)| open.next == open.job.topics.len());
+        let mut at = self.first_unsent();
         while at < self.open.len() && out.len() < OUT_BYTES && self.ids.len() < self.in_flight_max {
             let (number, open) = &mut self.open[at];
             let number = *number;
@@ -292,10 +304,19 @@ impl<'a> Flight<'a> {
             }
             open.next += 1;
             let Some(topic) = open.job.topics[index] else { continue };
+            self.properties.clear();
+            if self.plan.user_properties
+                && let Err(reason) = put_headers(&mut self.properties, open.job.parcel.get(index))
+            {
+                open.reject(index as u32, UNFIT_HEADER, reason);
+                at = self.finish_if_done(number);
+                continue;
+            }
             let id = if self.plan.qos > 0 { free_id(&mut self.next_id, &self.ids) } else { 0 };
             let topic = simdutf8::basic::from_utf8(topic.of(&open.job.topic_bytes)).unwrap_or_default();
             let payload = open.job.parcel.get(index).payload();
-            let message = Outgoing { topic, payload, id, qos: self.plan.qos, retain: self.plan.retain };
+            let Plan { qos, retain, .. } = *self.plan;
+            let message = Outgoing { topic, payload, id, qos, retain, user_properties: &self.properties };
             let max = self.packet_bytes_max;
             match message.packet_bytes(self.version) {
                 Some(bytes) if bytes <= max => {
@@ -311,13 +332,25 @@ impl<'a> Flight<'a> {
                     let bytes = bytes.map_or_else(|| "too many".to_owned(), |b| b.to_string());
                     let reason = format!("the packet would have {bytes} bytes, the broker takes {max}");
                     open.reject(index as u32, "message-too-large", reason);
-                    if open.left == 0 {
-                        self.finish(number);
-                        at = self.open.partition_point(|(_, open)| open.next == open.job.topics.len());
-                    }
+                    at = self.finish_if_done(number);
                 }
             }
         }
+    }
+
+    /// Ends a write all of whose messages are answered. Answers which write has messages to send next.
+    fn finish_if_done(&mut self, number: u64) -> usize {
+        if let Ok(at) = self.open.binary_search_by_key(&number, |(number, _)| *number)
+            && self.open[at].1.left == 0
+        {
+            self.finish(number);
+        }
+        self.first_unsent()
+    }
+
+    /// The first write that has messages to send.
+    fn first_unsent(&self) -> usize {
+        self.open.partition_point(|(_, open)| open.next == open.job.topics.len())
     }
 
     /// The outbox is empty: all that was appended is with the socket.
@@ -398,6 +431,17 @@ impl<'a> Flight<'a> {
             open.finish("");
         }
     }
+}
+
+/// Writes the headers of a message as user properties. `Err` when one cannot be.
+pub fn put_headers(out: &mut Vec<u8>, message: MessageRef<'_>) -> Result<(), String> {
+    for (name, value) in message.headers() {
+        put_user_property(out, name, value).map_err(|why| {
+            let name: String = name.chars().take(200).collect();
+            format!("its header `{name}` {why}, so it cannot be a user property")
+        })?;
+    }
+    Ok(())
 }
 
 /// The next packet identifier that is not in use. There is one: fewer are in flight than there are.

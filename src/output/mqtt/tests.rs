@@ -9,7 +9,7 @@ use tokio::{
 use super::*;
 use crate::{
     client::mqtt::packet::{Framed, Version, frame, publish},
-    message::{Batch, SourceBuilder},
+    message::{Batch, Origin, Parts, SourceBuilder},
     metrics::{Health, Metrics},
     output::Pending,
 };
@@ -111,6 +111,44 @@ async fn a_write_is_answered_when_every_message_is_confirmed() {
     assert!(timeout(Duration::from_millis(100), &mut delivery).await.is_err(), "one is not confirmed");
     peer.send(&[0x40, 2, 0, 1]).await;
     assert_eq!(answer(delivery).await, Ok(()));
+}
+
+#[tokio::test]
+async fn headers_go_along_as_user_properties_and_those_that_cannot_are_rejected() {
+    let (mut output, mut peer, _listener) = connected(", user_properties: true", &[]).await;
+    let mut source = SourceBuilder::new("test");
+    for headers in [&[("from", &b"kafka"[..]), ("trace", b"")][..], &[("trace", b"\xff")], &[]] {
+        let push = |origin: &mut Origin, parts: &mut Parts| {
+            origin.topic = parts.text("a")?;
+            headers.iter().try_for_each(|(name, value)| parts.header(origin, name, value))
+        };
+        source.push(b"1", push).unwrap();
+    }
+    let batch = Parcel::of(Arc::new(Batch::new(source.finish())));
+    let delivery = output.write(&batch).await;
+    for (id, expected) in [(1, &[("from", "kafka"), ("trace", "")][..]), (2, &[])] {
+        let (_, bytes) = peer.packet().await;
+        let Framed::Whole(frame) = frame(&bytes, 0, usize::MAX).unwrap() else { panic!() };
+        let mut found = Vec::new();
+        publish(&bytes, &frame, Version::V5, Some(&mut found)).unwrap();
+        let text = |span: Span| std::str::from_utf8(span.of(&bytes)).unwrap();
+        let found: Vec<_> = found.iter().map(|header| (text(header.name), text(header.value))).collect();
+        assert_eq!(found, expected);
+        peer.send(&[0x40, 2, 0, id]).await;
+    }
+    let rejected = answer(delivery).await.unwrap_err().rejected;
+    let reason = "its header `trace` is not UTF-8, so it cannot be a user property";
+    assert_eq!(rejected, [Rejection { index: 1, code: "invalid-header".into(), reason: reason.into() }]);
+    let fates: Vec<_> = batch.iter().map(|message| output.address(message).map(|to| to.headers.len())).collect();
+    assert_eq!(fates, [Ok(2), Err(("invalid-header".into(), reason.into())), Ok(0)]);
+}
+
+#[test]
+fn user_properties_need_mqtt_5() {
+    let yaml = "{url: 'mqtt://h', topic: t, protocol: '3.1.1', user_properties: true}";
+    let faults = MqttOutput::new(&Section::from_yaml(yaml)).err().unwrap();
+    let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+    assert_eq!(faults, ["`user_properties`: MQTT 3.1.1 knows no user properties"]);
 }
 
 #[tokio::test]
