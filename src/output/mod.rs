@@ -37,15 +37,18 @@ pub fn build_archive(spec: &Spec<dyn Output>, section: &Section) -> Result<Box<d
     let mut output = (spec.build)(section)?;
     let faults = output.archive(&section.pipeline).unwrap_or_else(|| {
         let title = format!("`{}` keeps no metadata, so it cannot be an archive", spec.name);
-        let all = OUTPUTS.iter().filter(|spec| {
-            let example = (spec.build)(&Section::from_yaml(spec.example));
-            example.is_ok_and(|mut output| output.archive("").is_some())
-        });
+        let all = OUTPUTS.iter().filter(|spec| can_archive(spec));
         let names: Vec<_> = all.map(|spec| format!("`{}`", spec.name)).collect();
         let help = format!("archives are {}; or write to it as one of the `outputs`", names.join(", "));
         vec![Fault::new("no-archive", "", title).label("no archive").help(help)]
     });
     if faults.is_empty() { Ok(output) } else { Err(faults) }
+}
+
+/// True for an output that can be a pipeline's archive.
+pub fn can_archive(spec: &Spec<dyn Output>) -> bool {
+    let example = (spec.build)(&Section::from_yaml(spec.example));
+    example.is_ok_and(|mut output| output.archive("").is_some())
 }
 
 /// What an output is given to work with.

@@ -13,7 +13,7 @@ use crate::{
     config::{Catalog, Facts, Kind, Role},
     diagnostic::Fault,
     input::{INPUTS, Input, Replay},
-    output::{OUTPUTS, Once, Output, build_archive},
+    output::{OUTPUTS, Once, Output, build_archive, can_archive},
     plugin::{PluginStep, Plugins},
     spec::{Modules, Section, Spec},
     step::{STEPS, Step},
@@ -213,6 +213,11 @@ impl Found {
             Self::Plugin(step) => return step.schema(),
         };
         schema.to_value()
+    }
+
+    /// True for an output that can be a pipeline's archive.
+    pub fn can_archive(&self) -> bool {
+        matches!(self, Self::Output(spec) if can_archive(spec))
     }
 
     /// Checks a section the way `build` does, without network. `role` is what the component does in the pipeline.
