@@ -181,26 +181,61 @@ fn kill_9_loses_no_acknowledged_message_and_breaks_no_file() {
 struct ObjectStore {
     server: std::process::Child,
     address: String,
+    log: PathBuf,
 }
 
 impl ObjectStore {
     fn start(case: &Case) -> Self {
-        let port =
-            std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
-        let log = std::fs::File::create(case.folder().join("store.log")).expect("a log");
-        let server = Command::new("python3")
-            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
+        let port = common::streamer::free_port();
+        let (log, address) = (case.folder().join("store.log"), format!("127.0.0.1:{port}"));
+        let store = Self { server: Self::serve(&address, &log), address, log };
+        store.make_bucket();
+        store
+    }
+
+    fn serve(address: &str, log: &Path) -> std::process::Child {
+        let (host, port) = address.split_once(':').expect("an address has a port");
+        let log = std::fs::File::options().create(true).append(true).open(log).expect("a log");
+        Command::new("python3")
+            .args(["-m", "moto.server", "-H", host, "-p", port])
             .env("PYTHONPATH", packages())
             .stdout(log.try_clone().expect("a file handle can be copied"))
             .stderr(log)
             .spawn()
-            .expect("python3 can be started");
-        let store = Self { server, address: format!("127.0.0.1:{port}") };
+            .expect("python3 can be started")
+    }
+
+    /// What it holds is gone with it.
+    fn kill(&mut self) {
+        self.server.kill().expect("a child can be killed");
+        self.server.wait().expect("a child can be waited for");
+    }
+
+    /// Comes again as a new one, without the bucket.
+    fn start_again(&mut self) {
+        self.server = Self::serve(&self.address, &self.log);
+    }
+
+    #[track_caller]
+    fn make_bucket(&self) {
         common::eventually("the object store makes a bucket", || {
-            let (status, body) = common::http::request("PUT", &store.address, "/archive", "", b"")?;
+            let (status, body) = common::http::request("PUT", &self.address, "/archive", "", b"")?;
             equal(status, 200).map_err(|wrong| format!("{wrong}: {body}"))
         });
-        store
+    }
+
+    /// The shipped pipeline from MQTT, whose files go here, often.
+    fn pipeline(&self, case: &Case) -> PathBuf {
+        let old = "    path: ${ARCHIVE_DIR:-../archive}/mqtt-to-kafka\n";
+        let options = format!(
+            "{{ aws_endpoint: 'http://{}', aws_allow_http: 'true', aws_region: us-east-1, aws_access_key_id: id, \
+             aws_secret_access_key: hunter2-secret }}",
+            self.address
+        );
+        let new = format!(
+            "{old}    url: s3://archive/some/where\n    options: {options}\n    roll_bytes: 1048576\n    roll_s: 1\n"
+        );
+        case.changed(MQTT_TO_KAFKA, &[(old, &new)])
     }
 
     /// Copies every object to a folder.
@@ -236,18 +271,8 @@ impl Drop for ObjectStore {
 fn kill_9_while_archiving_to_an_object_store_loses_no_message_and_breaks_no_file() {
     let case = Case::new(&Stack::running(), "archs3");
     let store = ObjectStore::start(&case);
-    let old = "    path: ${ARCHIVE_DIR:-../archive}/mqtt-to-kafka\n";
-    let options = format!(
-        "{{ aws_endpoint: 'http://{}', aws_allow_http: 'true', aws_region: us-east-1, aws_access_key_id: id, \
-         aws_secret_access_key: hunter2-secret }}",
-        store.address
-    );
-    let new = format!(
-        "{old}    url: s3://archive/some/where\n    options: {options}\n    roll_bytes: 1048576\n    roll_s: 1\n"
-    );
-    let file = case.changed(MQTT_TO_KAFKA, &[(old, &new)]);
     let (mut dice, kills) = (common::dice(), full(5, 50));
-    let mut streamer = Streamer::start(&case, &[file]);
+    let mut streamer = Streamer::start(&case, &[store.pipeline(&case)]);
     streamer.wait_ready();
     let load = Load::mqtt(&case, 2000);
     for kill in 0..kills {
@@ -275,12 +300,7 @@ fn kill_9_while_archiving_to_an_object_store_loses_no_message_and_breaks_no_file
     dice.fill(large.as_mut_slice());
     case.publisher().publish(&[(case.mqtt_topic("large"), large.clone())]);
     case.dead_letters(&streamer, 1);
-    let folder = archive(&case, MQTT_TO_KAFKA);
-    streamer.eventually("every segment has gone up", || {
-        let left = std::fs::read_dir(folder.join(".segments")).map_err(|error| error.to_string())?;
-        let left = left.flatten().filter(|entry| entry.path().extension().is_some_and(|ending| ending == "segment"));
-        equal(left.count(), 0)
-    });
+    all_gone_up(&case, &streamer);
     assert_eq!(streamer.terminate().code(), Some(0));
     assert!(!streamer.log().contains("hunter2"), "a secret is in the log");
     let copy = case.folder().join("copy");
@@ -290,6 +310,61 @@ fn kill_9_while_archiving_to_an_object_store_loses_no_message_and_breaks_no_file
     assert!(rows.iter().any(|row| bytes(row, "payload") == large), "the large message is not archived as it came");
     let again = rows.len() - sent as usize - 1;
     note(format!("{kills} kills: {sent} sent, {} archived, {again} of them again", rows.len()));
+}
+
+#[track_caller]
+fn all_gone_up(case: &Case, streamer: &Streamer) {
+    let folder = archive(case, MQTT_TO_KAFKA);
+    streamer.eventually("every segment has gone up", || {
+        let left = std::fs::read_dir(folder.join(".segments")).map_err(|error| error.to_string())?;
+        let left = left.flatten().filter(|entry| entry.path().extension().is_some_and(|ending| ending == "segment"));
+        equal(left.count(), 0)
+    });
+}
+
+#[test]
+fn a_store_that_is_down_is_told_and_gets_everything_when_it_is_back() {
+    const FILES: &str = "mqtt-to-kafka/archive/archive/files";
+    let case = Case::new(&Stack::running(), "archdown");
+    let mut store = ObjectStore::start(&case);
+    let mut streamer = Streamer::start(&case, &[store.pipeline(&case)]);
+    streamer.wait_ready();
+    let load = Load::mqtt(&case, 1000);
+    streamer.wait_deliveries(2000);
+    let waiting = || streamer.metric("streamer_archive_waiting_bytes", &["pipeline=\"mqtt-to-kafka\""]);
+    let up = || streamer.metric("streamer_up", &["label=\"archive/files\""]);
+    // It goes away with all it has, so that is copied first, while nothing more comes.
+    streamer.signal("STOP");
+    let copy = case.folder().join("copy");
+    store.fetch(&copy);
+    store.kill();
+    streamer.signal("CONT");
+    let reason = streamer.wait_fault(FILES);
+    assert!(reason.contains("to `s3://archive/some/where`: Connection refused"), "{reason}");
+    assert!(reason.contains(" (for ") && reason.contains("is tried again"), "{reason}");
+    assert_eq!(up(), Ok(0.0));
+    // Messages go on being taken and delivered meanwhile.
+    let delivered = streamer.metric("streamer_delivered_messages_total", &["kind=\"output\""]).expect("a metric");
+    streamer.wait_deliveries(delivered as u32 + 2000);
+    common::at_least(waiting().expect("a metric") as u64, 1 << 20).expect("segments wait");
+    store.start_again();
+    streamer.eventually("it says that there is no bucket", || {
+        let reason = streamer.wait_fault(FILES);
+        if reason.contains("404 Not Found: NoSuchBucket: ") { Ok(()) } else { Err(reason) }
+    });
+    store.make_bucket();
+    streamer.wait_ready();
+    assert_eq!(up(), Ok(1.0));
+    let sent = load.stop();
+    case.nothing_lost_in_topic(&streamer, sent);
+    all_gone_up(&case, &streamer);
+    streamer.eventually("nothing waits", || equal(waiting()?, 0.0));
+    assert_eq!(streamer.log_lines("WARN").iter().filter(|line| line.contains("Connection refused")).count(), 1);
+    assert_eq!(streamer.terminate().code(), Some(0));
+    store.fetch(&copy);
+    let rows = read(&copy.join("some/where"));
+    complete(&numbers(&rows), sent).expect("every message is archived");
+    assert!(!streamer.log().contains("hunter2"), "a secret is in the log");
 }
 
 #[test]

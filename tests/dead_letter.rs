@@ -12,7 +12,7 @@ use common::{
     kafka::{self, Producer, Record},
     note,
     project::{Project, text},
-    streamer::output,
+    streamer::{free_port, output},
 };
 use rand::Rng as _;
 use serde_json::Value;
@@ -134,6 +134,26 @@ fn a_thousand_letters_are_repaired_and_arrive() {
 }
 
 #[test]
+fn a_broker_that_is_away_leaves_the_output_clean() {
+    let mut mended = Mended::new("noise");
+    // One of two brokers has no server: clients lose it again and again, and get on with the other.
+    mended.case.stack.kafka = format!("127.0.0.1:{},{}", free_port(), mended.case.stack.kafka);
+    mended.save(BROKEN);
+    mended.fail(3);
+    mended.save(MENDED);
+    for _ in 0..10 {
+        let Output { stdout, stderr, .. } = mended.command(&["redrive", "--dry-run"]);
+        let topic = format!("topic `{}.dead` at `{}`", mended.case.id, mended.case.stack.kafka);
+        assert_eq!(
+            (text(&stdout), text(&stderr)),
+            (String::new(), format!("3 letters would be redriven from {topic}\n"))
+        );
+    }
+    let Output { stderr, .. } = mended.command(&["redrive"]);
+    assert_eq!(text(&stderr), "3 letters redriven, 0 of them failed again\n");
+}
+
+#[test]
 fn kill_9_while_redriving_loses_nothing() {
     let mended = Mended::new("killed");
     mended.save(BROKEN);
@@ -143,7 +163,7 @@ fn kill_9_while_redriving_loses_nothing() {
     for round in 1..=4 {
         let before = mended.arrived().map_or(0, |(count, _)| count);
         let mut child = Command::new(env!("CARGO_BIN_EXE_streamer"))
-            .args(["--log-level", "warn", "dead-letter", "redrive", "--rate", "300", "--pipeline"])
+            .args(["--log-level", "warn", "dead-letter", "redrive", "--rate", "50", "--pipeline"])
             .arg(&mended.file)
             .env("STATE_DIR", mended.case.state())
             .stderr(Stdio::null())

@@ -2,10 +2,13 @@
 //!
 //! An object appears under its name only when all of it is there, so nothing needs to be renamed. Sending a file again
 //! replaces it by the same one.
-use std::{collections::BTreeMap, fmt, io::Read as _, path::Path, sync::Arc};
+use std::{collections::BTreeMap, error::Error, fmt, io::Read as _, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use object_store::{ObjectStore, ObjectStoreExt as _, WriteMultipart, parse_url_opts, path::Path as Key};
+use object_store::{
+    BackoffConfig, ObjectStore, ObjectStoreExt as _, ObjectStoreScheme, RetryConfig, WriteMultipart,
+    aws::AmazonS3Builder, path::Path as Key,
+};
 use tokio::runtime::Handle;
 use url::Url;
 
@@ -25,6 +28,12 @@ const PART_BYTES: usize = 8 << 20;
 /// Parts that are under way at once.
 const PARTS: usize = 4;
 
+/// How often one request is tried before it counts as failed. Whoever writes tries again for ever, and is to say soon that
+/// it does.
+const RETRY: RetryConfig = RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(60), backoff: BACKOFF };
+const BACKOFF: BackoffConfig =
+    BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(5), base: 2.0 };
+
 impl Remote {
     /// A store by its URL: `s3://bucket/folder`. `options` are those of the store, by their names, for example
     /// `aws_endpoint`; what is not given is taken from the variables of that name, `AWS_ENDPOINT`. Connects to nothing.
@@ -33,21 +42,40 @@ impl Remote {
     /// What is wrong with URL or options; without the values of options.
     pub fn of(url: &str, options: &BTreeMap<String, String>) -> Result<Self, String> {
         let parsed = Url::parse(url).map_err(|error| format!("`{url}` is no URL: {error}"))?;
-        let mut all: BTreeMap<String, String> = std::env::vars()
-            .filter(|(name, _)| name.starts_with("AWS_"))
-            .map(|(name, value)| (name.to_lowercase(), value))
-            .collect();
-        all.extend(options.iter().map(|(name, value)| (name.to_lowercase(), value.clone())));
-        // The id of a key is no secret, and so short that it may be part of any word.
-        let is_secret = |name: &str| {
-            let is = |word: &str| name.contains(word);
-            is("secret") || is("token") || is("password") || (is("key") && !is("key_id"))
+        let variables = std::env::vars().map(|(name, value)| (name.to_lowercase(), value));
+        let variables: BTreeMap<_, _> = variables.filter(|(name, _)| name.starts_with("aws_")).collect();
+        let options: BTreeMap<_, _> =
+            options.iter().map(|(name, value)| (name.to_lowercase(), value.clone())).collect();
+        let all = variables.iter().chain(&options);
+        let secrets: Vec<_> =
+            all.filter(|(name, value)| is_secret(name) && !value.is_empty()).map(|(_, value)| value.clone()).collect();
+        let failed = |reason: String| hide(&secrets, format!("`{url}` cannot be used: {reason}"));
+        let (scheme, prefix) = ObjectStoreScheme::parse(&parsed).map_err(|error| failed(cause(&error)))?;
+        // The same for each kind of store, whose builders have no trait in common.
+        macro_rules! build {
+            ($builder:ty) => {{
+                let mut builder = <$builder>::new().with_url(url).with_retry(RETRY);
+                for (name, value) in &variables {
+                    if let (Ok(key), false) = (name.parse(), options.contains_key(name)) {
+                        builder = builder.with_config(key, value);
+                    }
+                }
+                for (name, value) in &options {
+                    let key = name.parse().map_err(|_| failed(format!("it has no option `{name}`")))?;
+                    builder = builder.with_config(key, value);
+                }
+                Arc::new(builder.build().map_err(|error| failed(cause(&error)))?)
+            }};
+        }
+        let store: Arc<dyn ObjectStore> = match scheme {
+            ObjectStoreScheme::AmazonS3 => build!(AmazonS3Builder),
+            _ => {
+                return Err(failed(
+                    "it is no URL of a store that is known here; write `s3://bucket/folder`".to_owned(),
+                ));
+            }
         };
-        let secrets = all.iter().filter(|(name, value)| is_secret(name) && !value.is_empty());
-        let secrets: Vec<_> = secrets.map(|(_, value)| value.clone()).collect();
-        let (store, prefix) =
-            parse_url_opts(&parsed, all).map_err(|error| hide(&secrets, format!("`{url}` cannot be used: {error}")))?;
-        Ok(Self { store: store.into(), prefix, url: url.to_owned(), secrets })
+        Ok(Self { store, prefix, url: url.to_owned(), secrets })
     }
 
     /// Copies a file to `name`, below the archive's folder. Blocks.
@@ -59,7 +87,8 @@ impl Remote {
         let mut file = std::fs::File::open(file)?;
         let whole = file.metadata()?.len();
         let failed = |error: object_store::Error| {
-            std::io::Error::other(hide(&self.secrets, format!("cannot write `{to}` to `{}`: {error}", self.url)))
+            let cause = hide(&self.secrets, cause(&error));
+            std::io::Error::other(format!("cannot write `{name}` to `{}`: {cause}", self.url))
         };
         let mut next = || {
             let mut part = Vec::with_capacity(PART_BYTES.min(whole as usize + 1));
@@ -96,6 +125,27 @@ impl fmt::Debug for Remote {
     }
 }
 
+/// The id of a key is no secret, and so short that it may be part of any word.
+fn is_secret(option: &str) -> bool {
+    let is = |word: &str| option.contains(word);
+    is("secret") || is("token") || is("password") || (is("key") && !is("key_id"))
+}
+
+/// What is at the bottom of an error: the same as long as the trouble is, without times and numbers of tries.
+fn cause(error: &dyn Error) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    let text = deepest.to_string();
+    // A store's answer is XML with the number of the request in it.
+    let tag = |name: &str| Some(text.split_once(&format!("<{name}>"))?.1.split_once(&format!("</{name}>"))?.0);
+    match (text.split_once('<'), tag("Code"), tag("Message")) {
+        (Some((status, _)), Some(code), Some(message)) => format!("{}{code}: {message}", status),
+        _ => text,
+    }
+}
+
 fn hide(secrets: &[String], text: String) -> String {
     secrets.iter().fold(text, |text, secret| text.replace(secret.as_str(), "***"))
 }
@@ -115,6 +165,8 @@ mod tests {
             let said = Remote::of(url, &good).unwrap_err();
             assert!(said.starts_with(reason) && !said.contains("hunter2"), "{said}");
         }
+        let said = Remote::of("s3://b", &options(&[("aws_secret_access_key", "hunter2"), ("aws_regoin", "x")]));
+        assert_eq!(said.unwrap_err(), "`s3://b` cannot be used: it has no option `aws_regoin`");
         let said = Remote::of("s3://b", &options(&[("aws_secret_access_key", "hunter2"), ("hunter2", "x")])).err();
         assert!(!said.unwrap_or_default().contains("hunter2"));
         assert_eq!(hide(&["hunter2".to_owned()], "a hunter2 b".to_owned()), "a *** b");

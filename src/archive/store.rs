@@ -20,6 +20,7 @@ use super::{
     REMOTE, Remote, SEGMENTS, convert, list,
     segment::{self, ENDING, Segment},
 };
+use crate::metrics::FileMetrics;
 
 /// Where an archive is and when its files are finished and removed.
 #[derive(Clone, Debug)]
@@ -53,6 +54,7 @@ pub struct Store {
 
 struct Shared {
     settings: Settings,
+    metrics: FileMetrics,
     state: Mutex<State>,
     /// The thread has something to do.
     wake: Condvar,
@@ -65,8 +67,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     current: Option<(Segment, Instant)>,
-    /// Segments that take no more, oldest first.
-    sealed: VecDeque<PathBuf>,
+    /// Segments that take no more, oldest first, and the bytes of each.
+    sealed: VecDeque<(PathBuf, u64)>,
     closing: bool,
 }
 
@@ -77,11 +79,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 const CLEAN_EVERY: Duration = Duration::from_secs(600);
 
 impl Store {
-    /// Opens an archive for writing. Segments that an earlier run has left are finished meanwhile.
+    /// Opens an archive for writing. Segments that an earlier run has left are finished meanwhile; `metrics` says how that
+    /// goes, there and later.
     ///
     /// # Errors
     /// The folder cannot be made or read, or somebody else writes to it.
-    pub fn open(settings: Settings) -> io::Result<Self> {
+    pub fn open(settings: Settings, metrics: FileMetrics) -> io::Result<Self> {
         let segments = settings.folder.join(SEGMENTS);
         fs::create_dir_all(&segments)?;
         let lock = lock(&settings.folder)?;
@@ -91,13 +94,16 @@ impl Store {
             None if marker.exists() => fs::remove_file(marker)?,
             None => {}
         }
-        let sealed = leftovers(&segments)?;
+        let length = |path: PathBuf| fs::metadata(&path).map(|metadata| (path, metadata.len()));
+        let sealed = leftovers(&segments)?.into_iter().map(length).collect::<io::Result<VecDeque<_>>>()?;
+        metrics.waiting_bytes.set(sealed.iter().map(|&(_, length)| length as i64).sum());
         if !sealed.is_empty() {
             info!(folder = %settings.folder.display(), segments = sealed.len(), "finishing what an earlier run has archived");
         }
-        let state = Mutex::new(State { sealed: sealed.into(), ..State::default() });
+        let state = Mutex::new(State { sealed, ..State::default() });
         let shared = Arc::new(Shared {
             settings,
+            metrics,
             state,
             wake: Condvar::new(),
             runtime: Handle::try_current().ok(),
@@ -113,7 +119,7 @@ impl Store {
     /// # Errors
     /// They may be archived or not; appending them again is safe and may keep them twice.
     pub fn append(&self, frames: &[u8]) -> io::Result<()> {
-        let Shared { settings, state, wake, .. } = &*self.shared;
+        let Shared { settings, metrics, state, wake, .. } = &*self.shared;
         let mut state = state.lock();
         let (mut segment, since) = match state.current.take() {
             Some(current) => current,
@@ -123,7 +129,10 @@ impl Store {
                 let made = Segment::create(path.clone(), &settings.pipeline);
                 let synced = made.and_then(|segment| File::open(segments)?.sync_all().map(|()| segment));
                 match synced {
-                    Ok(segment) => (segment, Instant::now()),
+                    Ok(segment) => {
+                        metrics.waiting_bytes.inc_by(segment.length as i64);
+                        (segment, Instant::now())
+                    }
                     Err(error) => {
                         // Nothing was confirmed in it.
                         let _ = fs::remove_file(&path);
@@ -132,9 +141,11 @@ impl Store {
                 }
             }
         };
+        let before = segment.length;
         let appended = segment.append(frames);
+        metrics.waiting_bytes.inc_by((segment.length - before) as i64);
         if appended.is_err() || segment.length >= settings.roll_bytes {
-            state.sealed.push_back(segment.path);
+            state.sealed.push_back((segment.path, segment.length));
             wake.notify_one();
         } else {
             let is_first = since.elapsed() < PAUSE_MIN;
@@ -180,9 +191,9 @@ impl Shared {
             if age.is_some_and(|age| age >= self.settings.roll_after || state.closing)
                 && let Some((segment, _)) = state.current.take()
             {
-                state.sealed.push_back(segment.path);
+                state.sealed.push_back((segment.path, segment.length));
             }
-            let Some(path) = state.sealed.front().cloned() else {
+            let Some((path, length)) = state.sealed.front().cloned() else {
                 if state.closing {
                     return;
                 }
@@ -201,17 +212,18 @@ impl Shared {
             match finish(&self.settings.folder, &path, &|part, name| self.place(part, name)) {
                 Ok(()) => {
                     self.state.lock().sealed.pop_front();
-                    if pause.take().is_some() {
-                        info!(folder = %self.settings.folder.display(), "segments of the archive are finished again");
-                    }
-                    cleaned = None;
+                    self.metrics.waiting_bytes.dec_by(length as i64);
+                    self.metrics.health.progress();
+                    (pause, cleaned) = (None, None);
                 }
                 Err(reason) => {
-                    if pause.is_none() {
-                        warn!(segment = %path.display(), %reason, "cannot finish a segment of the archive; its messages are safe, and it is tried again");
-                    }
+                    self.metrics.health.fault(format!(
+                        "cannot finish a segment of the archive: {reason}. Its messages are safe in `{}`, and it is tried again",
+                        path.display()
+                    ));
                     let mut state = self.state.lock();
                     if state.closing {
+                        warn!(folder = %self.settings.folder.display(), segments = state.sealed.len(), reason, "not all of the archive is finished; the next start does it");
                         return;
                     }
                     let wait = pause.map_or(PAUSE_MIN, |last: Duration| (last * 2).min(PAUSE_MAX));
@@ -236,9 +248,12 @@ impl Shared {
         if age.is_none() && bytes.is_none() {
             return;
         }
-        if let Err(error) = clean(&self.settings.folder, age, bytes) {
-            warn!(folder = %self.settings.folder.display(), %error, "cannot remove old files of the archive");
-        }
+        let failed = clean(&self.settings.folder, age, bytes).err().map(|error| {
+            let folder = self.settings.folder.display();
+            warn!(%folder, %error, "cannot remove old files of the archive");
+            format!("cannot remove old files of the archive from `{folder}`: {error}")
+        });
+        self.metrics.health.note(failed);
     }
 }
 
@@ -339,6 +354,10 @@ mod tests {
         }
     }
 
+    fn open(settings: Settings) -> io::Result<Store> {
+        Store::open(settings, FileMetrics::detached())
+    }
+
     fn put(store: &Store, payloads: &[&[u8]]) {
         store.append(&frames(batch(payloads).iter(), 0)).unwrap();
     }
@@ -367,7 +386,7 @@ mod tests {
     #[test]
     fn what_is_appended_becomes_parquet_at_the_close() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(Settings { roll_bytes: 1 << 30, ..settings(folder.path()) }).unwrap();
+        let store = open(Settings { roll_bytes: 1 << 30, ..settings(folder.path()) }).unwrap();
         let large = vec![7; 10_000_000];
         put(&store, &[b"one", b"", &large]);
         // Received in the same millisecond as the first: behind it, in the order they came.
@@ -389,12 +408,12 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(5));
             }
         };
-        let store = Store::open(settings(folder.path())).unwrap();
+        let store = open(settings(folder.path())).unwrap();
         put(&store, &[&vec![1; 2 << 20]]);
         wait(1);
         store.close(LONG);
         let old = Settings { roll_after: Duration::from_millis(20), ..settings(folder.path()) };
-        let store = Store::open(old).unwrap();
+        let store = open(old).unwrap();
         put(&store, &[b"old"]);
         wait(2);
         put(&store, &[b"old again"]);
@@ -404,17 +423,17 @@ mod tests {
     #[test]
     fn a_second_writer_is_refused_until_the_first_has_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Store::open(settings(folder.path())).unwrap();
-        let error = Store::open(settings(folder.path())).err().unwrap().to_string();
+        let first = open(settings(folder.path())).unwrap();
+        let error = open(settings(folder.path())).err().unwrap().to_string();
         assert!(error.starts_with("another pipeline or process archives to this folder"), "{error}");
         first.close(LONG);
-        Store::open(settings(folder.path())).unwrap();
+        open(settings(folder.path())).unwrap();
     }
 
     #[test]
     fn a_crash_at_any_step_of_finishing_leaves_every_message_once() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(settings(folder.path())).unwrap();
+        let store = open(settings(folder.path())).unwrap();
         let hours: Vec<&[u8]> = vec![b"a", b"b"];
         put(&store, &hours);
         // As kill -9 would leave it: the segment is there, and perhaps finished files and a part of one.
@@ -424,7 +443,7 @@ mod tests {
         let done = payloads(folder.path());
         fs::write(&path, &bytes).unwrap();
         fs::write(path.with_extension("part"), b"PAR1 half").unwrap();
-        Store::open(settings(folder.path())).unwrap().close(LONG);
+        open(settings(folder.path())).unwrap().close(LONG);
         assert_eq!(payloads(folder.path()), done);
         assert_eq!(fs::read_dir(folder.path().join(SEGMENTS)).unwrap().count(), 0);
     }
@@ -436,7 +455,7 @@ mod tests {
         fs::create_dir(&segments).unwrap();
         fs::write(segments.join("x.segment"), "streamer segment 9\n and what it may hold").unwrap();
         fs::write(segments.join("y.segment"), "streamer seg").unwrap();
-        Store::open(settings(folder.path())).unwrap().close(LONG);
+        open(settings(folder.path())).unwrap().close(LONG);
         let left: Vec<_> = fs::read_dir(segments).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["x.unreadable"]);
     }

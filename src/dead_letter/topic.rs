@@ -8,6 +8,7 @@ use std::{
 use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
     message::{DeliveryResult, Header as KafkaHeader, Headers as _, OwnedHeaders},
@@ -20,7 +21,7 @@ use super::{
     mark::{Id, MARK_HEADER, Mark, REDRIVEN},
 };
 use crate::{
-    client::kafka::{Connection, lower_first},
+    client::kafka::{Connection, Quiet, find_topic, log, lower_first},
     script::Template,
     spec::Section,
 };
@@ -38,7 +39,7 @@ pub struct Topic {
 
 /// Reads a topic up to the end that it had at the start.
 pub struct TopicReader {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Quiet>,
     shown: String,
     /// Partitions that are not read to their end yet, and where that is.
     ends: BTreeMap<i32, i64>,
@@ -90,15 +91,15 @@ impl Topic {
     /// Opens it for reading.
     pub(super) fn open(&self) -> Result<TopicReader, StoreError> {
         let failed = |error: KafkaError| self.failed("read", &error);
-        let consumer: BaseConsumer = self
+        let consumer: BaseConsumer<Quiet> = self
             .client(&self.folder)
             // Needed by the library; nothing is committed to it.
             .set("group.id", "streamer-dead-letter")
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
-            .create()
+            .create_with_context(Quiet::default())
             .map_err(failed)?;
-        let metadata = consumer.fetch_metadata(Some(&self.name), PATIENCE).map_err(failed)?;
+        let metadata = find_topic(&consumer, &self.connection.brokers(), &self.name, PATIENCE).map_err(StoreError)?;
         let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
         if partitions.is_empty() {
             return Err(StoreError(format!(
@@ -207,10 +208,19 @@ impl TopicMarker {
 /// Remembers what went wrong with a mark.
 #[derive(Default)]
 struct Confirmed {
+    quiet: Quiet,
     failed: Mutex<Option<KafkaError>>,
 }
 
-impl ClientContext for Confirmed {}
+impl ClientContext for Confirmed {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.quiet.hear(&error, reason);
+    }
+}
 
 impl ProducerContext for Confirmed {
     type DeliveryOpaque = ();

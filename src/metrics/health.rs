@@ -88,6 +88,14 @@ impl Health {
         HealthBoard::default().add("detached", Gauge::default())
     }
 
+    /// A part of the component that may fail while the rest works: `pipeline/kind/label/part`. It works until it says
+    /// otherwise.
+    pub fn part(&self, part: &str, up: Gauge) -> Self {
+        let health = self.board.add(format!("{}/{part}", self.name), up);
+        health.change(None);
+        health
+    }
+
     /// The component works.
     pub fn ok(&self) {
         if self.change(None) {
@@ -158,6 +166,12 @@ mod tests {
         b.fault("broker unreachable");
         assert_eq!(board.report().faults[0].1, "broker unreachable (for 0 s, last progress 0 s ago)");
         assert!(!board.report().ready);
+        b.ok();
+        let part = b.part("files", Gauge::default());
+        assert!(board.report().ready, "a part works from the start");
+        part.fault("disk full");
+        b.progress();
+        assert_eq!(board.report().faults, [("p/output/b/files".to_owned(), "disk full (for 0 s)".to_owned())]);
         board.remove("p/output/");
         assert!(board.report().ready);
         b.fault("gone");

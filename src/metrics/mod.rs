@@ -74,6 +74,7 @@ pub struct Metrics {
     spool_bytes: Family<ComponentLabels, Gauge>,
     spool_messages: Family<ComponentLabels, Gauge>,
     spool_oldest: Family<ComponentLabels, Gauge<f64, AtomicU64>>,
+    archive_waiting: Family<ComponentLabels, Gauge>,
     age_seconds: Family<PipelineLabels, Histogram, fn() -> Histogram>,
     interpreted: Family<ScriptLabels, Counter>,
     reloads: Family<ReloadLabels, Counter>,
@@ -125,6 +126,7 @@ impl Metrics {
             spool_bytes: Family::default(),
             spool_messages: Family::default(),
             spool_oldest: Family::default(),
+            archive_waiting: Family::default(),
             age_seconds: Family::new_with_constructor(seconds),
             interpreted: Family::default(),
             reloads: Family::default(),
@@ -174,6 +176,11 @@ impl Metrics {
             Unit::Seconds,
             m.spool_oldest.clone(),
         );
+        r.register(
+            "archive_waiting_bytes",
+            "Bytes of archived messages that are in no finished file yet",
+            m.archive_waiting.clone(),
+        );
         r.register_with_unit(
             "age",
             "Age of a batch when it is acknowledged, from its receipt",
@@ -211,6 +218,7 @@ impl Metrics {
             write_seconds: self.write_seconds.get_or_create(&labels).clone(),
             write_messages: self.write_messages.get_or_create(&labels).clone(),
             up,
+            parts: Parts { up: self.up.clone(), archive_waiting: self.archive_waiting.clone(), labels },
         }
     }
 
@@ -277,6 +285,42 @@ pub struct ComponentMetrics {
     pub broker_dropped: Gauge,
     pub write_seconds: Histogram,
     pub write_messages: Histogram,
+    parts: Parts,
+}
+
+/// What the metrics of a component's parts are made of.
+#[derive(Clone, Debug)]
+struct Parts {
+    labels: ComponentLabels,
+    up: Family<ComponentLabels, Gauge>,
+    archive_waiting: Family<ComponentLabels, Gauge>,
+}
+
+impl ComponentMetrics {
+    /// The making of an archive's files, which goes on behind the confirmation of messages and may fail while that works.
+    /// `health` is the component's own.
+    pub fn files(&self, health: &Health) -> FileMetrics {
+        const PART: &str = "files";
+        let Parts { labels, up, archive_waiting } = &self.parts;
+        let waiting_bytes = archive_waiting.get_or_create(labels).clone();
+        let labels = ComponentLabels { label: format!("{}/{PART}", labels.label), ..labels.clone() };
+        FileMetrics { health: health.part(PART, up.get_or_create(&labels).clone()), waiting_bytes }
+    }
+}
+
+/// How the making of an archive's files goes.
+#[derive(Clone, Debug)]
+pub struct FileMetrics {
+    pub health: Health,
+    /// Bytes of messages that are in no file yet.
+    pub waiting_bytes: Gauge,
+}
+
+impl FileMetrics {
+    /// Shown nowhere, for tests and tools.
+    pub fn detached() -> Self {
+        Self { health: Health::detached(), waiting_bytes: Gauge::default() }
+    }
 }
 
 /// Counters of messages that a script's interpreter worked on.

@@ -123,11 +123,13 @@ impl Output for Parquet {
         Some(Vec::new())
     }
 
-    async fn connect(&mut self, _: &OutputContext) -> Result<(), OutputError> {
+    async fn connect(&mut self, context: &OutputContext) -> Result<(), OutputError> {
         if self.store.is_none() {
             let settings = self.settings.clone();
-            let opened =
-                spawn_blocking(move || Store::open(settings)).await.expect("opening an archive does not panic");
+            let metrics = context.metrics.files(&context.health);
+            let opened = spawn_blocking(move || Store::open(settings, metrics))
+                .await
+                .expect("opening an archive does not panic");
             let folder = self.settings.folder.display();
             let store = opened.map_err(|error| OutputError(format!("cannot archive to `{folder}`: {error}")))?;
             self.store = Some(Arc::new(store));

@@ -1,10 +1,13 @@
 //! Streamer as users run it: a process.
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -104,6 +107,18 @@ impl Streamer {
             let reason =
                 fault.and_then(|fault| fault["reason"].as_str()).filter(|reason| !reason.starts_with("starting"));
             reason.map(str::to_owned).ok_or_else(|| body.clone())
+        })
+    }
+
+    /// Waits until `/health/ready` has a note on `component` that contains `text`, and answers it.
+    #[track_caller]
+    pub fn wait_note(&self, component: &str, text: &str) -> String {
+        self.eventually(&format!("streamer has a note on {component}: {text}"), || {
+            let (_, body) = self.get("/health/ready")?;
+            let health: serde_json::Value = serde_json::from_str(&body).map_err(|error| error.to_string())?;
+            let mut notes = health["notes"].as_array().into_iter().flatten();
+            let note = notes.find(|note| note["pipeline"] == component && note.to_string().contains(text));
+            note.map(|note| note["note"].as_str().expect("a text").to_owned()).ok_or(body)
         })
     }
 
@@ -237,13 +252,21 @@ fn signal(name: &str, pid: u32) {
     assert!(done.success(), "kill -s {name} {pid}: {done}");
 }
 
-/// A port for streamer, below the range that the kernel takes outgoing connections from.
-fn free_port() -> u16 {
+/// A port for a server of this test, below the range that the kernel takes outgoing connections from. Nobody listens on
+/// it, and no test of any process gets it as long as this one runs: it is locked, also while its server is down.
+pub fn free_port() -> u16 {
+    static LOCKS: Mutex<Vec<File>> = Mutex::new(Vec::new());
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 10_000 + (std::process::id() % 8_000) as u16;
+    let start = std::process::id() as u16;
+    let folder = std::env::temp_dir().join("streamer-test-ports");
+    std::fs::create_dir_all(&folder).expect("the folder for temporary files works");
     eventually("a port is free", || {
-        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 1_000;
-        TcpListener::bind(("127.0.0.1", port)).map(|_| port).map_err(|error| error.to_string())
+        let port = 10_000 + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 8_000;
+        let lock = File::create(folder.join(port.to_string())).map_err(|error| error.to_string())?;
+        lock.try_lock().map_err(|error| format!("port {port} belongs to another test: {error}"))?;
+        TcpListener::bind(("127.0.0.1", port)).map_err(|error| format!("port {port}: {error}"))?;
+        LOCKS.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
+        Ok(port)
     })
 }
 

@@ -19,6 +19,7 @@ mod once;
 mod outages;
 mod proxy;
 mod report;
+mod session;
 mod tally;
 
 use std::{os::unix::process::ExitStatusExt as _, path::PathBuf};

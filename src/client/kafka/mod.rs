@@ -1,5 +1,6 @@
 //! Settings that the `kafka` input and output share: how to reach the brokers, and the way down to librdkafka.
 mod ask;
+mod quiet;
 mod remind;
 mod tail;
 mod watch;
@@ -17,6 +18,7 @@ use super::Secret;
 use crate::diagnostic::{Fault, PathSegment};
 
 pub use ask::{Brokers, Use, ask};
+pub use quiet::{Quiet, find_topic};
 pub use remind::Memory;
 pub use tail::{Tailed, tail};
 pub use watch::{Watch, log};

@@ -7,6 +7,8 @@ use rdkafka::{
     message::Headers as _,
 };
 
+use super::{Quiet, find_topic};
+
 /// One message of a topic.
 #[derive(Clone, Debug)]
 pub struct Tailed {
@@ -28,15 +30,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub fn tail(brokers: &str, topic: &str, count: usize) -> Result<Vec<Tailed>, String> {
     let fail =
         |tried: &str, error: &dyn std::fmt::Display| format!("cannot {tried} topic `{topic}` at `{brokers}`: {error}");
-    let consumer: BaseConsumer = ClientConfig::new()
+    let consumer: BaseConsumer<Quiet> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         // Needed by the library; nothing is committed to it.
         .set("group.id", "streamer-map")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
-        .create()
+        .create_with_context(Quiet::default())
         .map_err(|error| fail("read", &error))?;
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(|error| fail("find", &error))?;
+    let metadata = find_topic(&consumer, brokers, topic, PATIENCE)?;
     let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
     if partitions.is_empty() {
         return Err(fail("find", &"there is no such topic"));

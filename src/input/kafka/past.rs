@@ -5,18 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
 use rdkafka::{
-    ClientContext, Message as _, Offset, TopicPartitionList,
+    Message as _, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
+    consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
 };
-use tracing::debug;
 
 use super::{Config, assignment::Place, draft};
 use crate::{
-    client::kafka::{log, lower_first},
+    client::kafka::{Quiet, find_topic, lower_first},
     message::{Batch, SourceBuilder},
     spec::{Section, decode},
 };
@@ -52,27 +50,6 @@ pub struct Past {
     topic: String,
     progress: Instant,
 }
-
-/// Keeps librdkafka's own lines out of the output, and the last of its troubles for errors that only say "timed out".
-#[derive(Default)]
-struct Quiet {
-    said: Mutex<Option<String>>,
-}
-
-impl ClientContext for Quiet {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        log(level, facility, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        debug!(%error, reason, "librdkafka reports trouble");
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            *self.said.lock() = Some(lower_first(reason.split(" (after ").next().unwrap_or(reason)));
-        }
-    }
-}
-
-impl ConsumerContext for Quiet {}
 
 impl Past {
     /// Makes a client from the settings of a `kafka` input. Nothing is connected yet.
@@ -152,18 +129,7 @@ impl Past {
     }
 
     fn partitions(&self, topic: &str) -> Result<Vec<i32>, String> {
-        let metadata = self.consumer.fetch_metadata(Some(topic), CONNECT_TIME);
-        // What librdkafka said meanwhile waits in its queue.
-        for _ in 0..20 {
-            let _ = self.consumer.poll(Duration::from_millis(1));
-        }
-        let metadata = metadata.map_err(|error| {
-            let reason = self.consumer.context().said.lock().clone().unwrap_or_else(|| lower_first(&error.to_string()));
-            format!(
-                "no Kafka broker of `{}` answers: {reason}; check that Kafka runs and `brokers` is right",
-                self.brokers
-            )
-        })?;
+        let metadata = find_topic(&self.consumer, &self.brokers, topic, CONNECT_TIME)?;
         let found: Vec<i32> =
             metadata.topics().first().map_or(&[][..], |topic| topic.partitions()).iter().map(|p| p.id()).collect();
         if found.is_empty() {

@@ -2,8 +2,10 @@
 //! `/health/ready` from then on, so that it is not missed.
 use std::{collections::BTreeMap, time::Duration};
 
-use tracing::{error, warn};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
 
+use super::outage::{Count, Demand, Verdict, Wanted};
 use crate::metrics::Health;
 
 /// A broker that does not say why it ends connections does so at each start of another client with our name: soon.
@@ -23,10 +25,13 @@ pub struct Doctor {
     sessions_lost: u32,
     /// The broker's count of dropped messages when it was first heard.
     dropped_before: Option<i64>,
+    /// What an outage that is to be survived asks of the broker.
+    demand: Option<Demand>,
+    survive: Option<Wanted>,
 }
 
 impl Doctor {
-    pub fn new(health: Health, url: String, client_id: String) -> Self {
+    pub(super) fn new(health: Health, url: String, client_id: String, survive: Option<Wanted>) -> Self {
         Self {
             health,
             url,
@@ -36,6 +41,44 @@ impl Doctor {
             ended: 0,
             sessions_lost: 0,
             dropped_before: None,
+            demand: survive.map(Demand::new),
+            survive,
+        }
+    }
+
+    /// A connection was made.
+    pub fn connected(&mut self, session_present: bool) {
+        if let Some(demand) = &mut self.demand {
+            demand.connected(session_present, Instant::now());
+        }
+    }
+
+    /// Compares what has come so far with what the broker can keep.
+    pub(super) fn measure(&mut self, count: Count) {
+        let url = &self.url;
+        match self.demand.as_mut().and_then(|demand| demand.measure(count, Instant::now())) {
+            None => {}
+            Some(Verdict::Enough { needed }) => {
+                info!(
+                    url,
+                    needed, "the broker keeps enough messages for the outage of `survive_outage_s`, by what comes now"
+                );
+            }
+            Some(Verdict::TooSmall { text }) => {
+                warn!(url, "{text}");
+                self.say("queue", text);
+            }
+        }
+    }
+
+    /// Messages are shared with other clients.
+    pub fn shares(&mut self, filter: &str) {
+        let text = format!(
+            "`{filter}` is a shared subscription: order is not kept, and Mosquitto keeps the part of a member that is away only up to `max_queued_messages`"
+        );
+        if self.say("shared", text) {
+            let url = &self.url;
+            warn!(url, filter, "a shared subscription keeps no order, and loses more while a member is away");
         }
     }
 
@@ -93,9 +136,12 @@ impl Doctor {
     pub fn kept_shorter(&mut self, granted_s: u32, asked_s: u32) {
         let url = &self.url;
         warn!(url, granted_s, asked_s, "the broker keeps our session shorter than `session_expiry_s`");
-        let text = format!(
+        let mut text = format!(
             "the broker keeps our session for {granted_s} s and not {asked_s} s: after a longer absence messages are lost"
         );
+        if let Some(survive) = self.survive.filter(|survive| survive.outage.as_secs() > granted_s.into()) {
+            text += &format!(", also after one of {} s (`survive_outage_s`)", survive.outage.as_secs());
+        }
         self.say("expiry", text);
     }
 
@@ -141,7 +187,7 @@ mod tests {
         let board = HealthBoard::default();
         let health = board.add("p/input/in", Gauge::default());
         health.ok();
-        let mut doctor = Doctor::new(health, "mqtt://b:1883".into(), "me".into());
+        let mut doctor = Doctor::new(health, "mqtt://b:1883".into(), "me".into(), None);
         for count in [100, 100] {
             doctor.dropped(count);
             assert!(board.report().notes.is_empty(), "it was so before");
@@ -178,7 +224,7 @@ mod tests {
         assert!(!others.iter().any(LinkError::is_silent_end));
 
         let board = HealthBoard::default();
-        let mut doctor = Doctor::new(board.add("p/input/in", Gauge::default()), url(), "me".into());
+        let mut doctor = Doctor::new(board.add("p/input/in", Gauge::default()), url(), "me".into(), None);
         let notes = || board.report().notes;
         for _ in 0..2 {
             doctor.ended_after(Duration::from_secs(1));

@@ -5,6 +5,7 @@
 //! acknowledged in the session of our `client_id` and sends it again. A broken connection alone makes no duplicates of
 //! messages that are still on their way; a crash of ours does. Quality of service 0 is best effort.
 mod doctor;
+mod outage;
 mod queue;
 mod receive;
 mod session;
@@ -13,7 +14,7 @@ mod session_tests;
 mod window;
 
 use std::{
-    num::{NonZeroU16, NonZeroUsize},
+    num::{NonZeroU16, NonZeroU32, NonZeroUsize},
     sync::Arc,
     time::Duration,
 };
@@ -106,6 +107,17 @@ pub struct Config {
     /// default because some brokers hang up on clients that subscribe to what they may not read.
     #[serde(default)]
     watch_dropped: bool,
+    /// How long streamer may be away without a loss, in seconds: a restart, a new version, a machine that moves. The
+    /// broker must keep meanwhile what comes. It is measured what that takes, and when the broker keeps less, the log
+    /// and `/health/ready` say so, with the line to write in the broker's configuration.
+    survive_outage_s: Option<NonZeroU32>,
+    /// For `survive_outage_s`: most messages that the broker keeps for a client that is away, as its configuration says
+    /// (Mosquitto: `max_queued_messages`); brokers do not tell. 0: no limit. By default what Mosquitto keeps when its
+    /// configuration says nothing: 1000.
+    broker_queued_messages_max: Option<u64>,
+    /// For `survive_outage_s`: most bytes of payload that the broker keeps for a client that is away (Mosquitto:
+    /// `max_queued_bytes`). 0, or none: no limit.
+    broker_queued_bytes_max: Option<u64>,
 }
 
 fn qos() -> u8 {
@@ -194,6 +206,7 @@ struct Plan {
     buffer_bytes_max: usize,
     user_properties: bool,
     watch_dropped: bool,
+    survive: Option<outage::Wanted>,
 }
 
 /// The `mqtt` input.
@@ -230,6 +243,7 @@ impl MqttInput {
         if config.linger_ms > 1000 {
             faults.push(range_fault("linger_ms", config.linger_ms, "at most 1000"));
         }
+        let survive = survive(&config, &topics, &mut faults);
         let Some(dial) = dial.filter(|_| faults.is_empty()) else { return Err(faults) };
         let names: Vec<_> = topics.iter().map(|t| t.filter.captures.clone()).collect();
         let named = names.iter().any(|names| !names.is_empty());
@@ -249,6 +263,7 @@ impl MqttInput {
             buffer_bytes_max: config.buffer_bytes_max.get(),
             user_properties: config.user_properties,
             watch_dropped: config.watch_dropped,
+            survive,
         };
         Ok(Self { plan: Arc::new(plan), running: None })
     }
@@ -256,6 +271,58 @@ impl MqttInput {
 
 fn range_fault(field: &str, value: impl std::fmt::Display, range: &str) -> Fault {
     Fault::new("invalid-value", field, format!("`{field}` is {value}, but must be {range}")).label(range.to_owned())
+}
+
+/// What the user wants to survive, when no other setting makes that impossible.
+fn survive(config: &Config, topics: &[Topic], faults: &mut Vec<Fault>) -> Option<outage::Wanted> {
+    let Some(seconds) = config.survive_outage_s else {
+        let limits = [
+            ("broker_queued_messages_max", config.broker_queued_messages_max),
+            ("broker_queued_bytes_max", config.broker_queued_bytes_max),
+        ];
+        for (field, _) in limits.iter().filter(|(_, limit)| limit.is_some()) {
+            faults.push(
+                Fault::new("contradiction", field, format!("`{field}` without `survive_outage_s`"))
+                    .label("compared with nothing")
+                    .help("say with `survive_outage_s` how long streamer may be away, or leave this out"),
+            );
+        }
+        return None;
+    };
+    let mut contradicts = |field: &str, title: String, label: &str, help: String| {
+        faults.push(Fault::new("contradiction", field, title).label(label).help(help));
+    };
+    if config.session_expiry_s < seconds.get() {
+        contradicts(
+            "session_expiry_s",
+            format!("the session ends after {} s, and `survive_outage_s` is {seconds}", config.session_expiry_s),
+            "what came meanwhile is lost then",
+            format!("write at least {seconds}, or leave it out for 7 days"),
+        );
+    } else if config.clean_start {
+        contradicts(
+            "clean_start",
+            "`clean_start` forgets what `survive_outage_s` is to save".to_owned(),
+            "what came while streamer was away is thrown away at each start",
+            "leave `clean_start` out, or `survive_outage_s`".to_owned(),
+        );
+    }
+    if let Some(topic) = topics.iter().find(|topic| topic.qos == 0) {
+        contradicts(
+            "survive_outage_s",
+            format!(
+                "`{}` is subscribed to with quality of service 0, and `survive_outage_s` is {seconds}",
+                topic.filter.wire
+            ),
+            "the broker keeps no such messages for a client that is away",
+            "write `qos: 1`, or leave `survive_outage_s` out".to_owned(),
+        );
+    }
+    Some(outage::Wanted {
+        outage: Duration::from_secs(seconds.get().into()),
+        messages_max: config.broker_queued_messages_max.unwrap_or(outage::MOSQUITTO_QUEUED_MESSAGES),
+        bytes_max: config.broker_queued_bytes_max.unwrap_or(0),
+    })
 }
 
 fn topics(config: &Config, faults: &mut Vec<Fault>) -> Vec<Topic> {
@@ -439,6 +506,28 @@ mod tests {
             ),
         ] {
             assert_eq!(faults(yaml), expected, "{yaml}");
+        }
+        let survive = |more: &str| faults(&format!("{{url: mqtt://h, client_id: c, topics: a, {more}}}"));
+        assert!(survive("survive_outage_s: 600, broker_queued_messages_max: 100000").is_empty());
+        for (more, expected) in [
+            (
+                "survive_outage_s: 600, session_expiry_s: 300",
+                "`session_expiry_s`: the session ends after 300 s, and `survive_outage_s` is 600",
+            ),
+            (
+                "survive_outage_s: 600, clean_start: true",
+                "`clean_start`: `clean_start` forgets what `survive_outage_s` is to save",
+            ),
+            (
+                "survive_outage_s: 600, qos: 0",
+                "`survive_outage_s`: `a` is subscribed to with quality of service 0, and `survive_outage_s` is 600",
+            ),
+            (
+                "broker_queued_bytes_max: 1",
+                "`broker_queued_bytes_max`: `broker_queued_bytes_max` without `survive_outage_s`",
+            ),
+        ] {
+            assert_eq!(survive(more), [expected], "{more}");
         }
         let unknown = faults("{url: mqtt://h, client_id: c, topics: a, topic: b}");
         assert!(unknown[0].contains("unknown field `topic`"), "{unknown:?}");

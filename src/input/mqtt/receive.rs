@@ -6,6 +6,7 @@ use foldhash::fast::FixedState;
 
 use super::{
     Plan, Retained,
+    outage::Count,
     queue::{NOTHING_TO_ACK, Queue},
     window::{Arrival, Window},
 };
@@ -39,6 +40,8 @@ pub struct Receiver {
     confirmed: bool,
     /// What the broker said last of messages it has dropped, until it is asked for.
     dropped: Option<i64>,
+    /// All that has come and that the broker would have kept for us, had we been away.
+    pub(super) keepable: Count,
     /// Messages of the last read, as a guess for the next.
     expected: usize,
     hasher: FixedState,
@@ -55,6 +58,7 @@ impl Receiver {
             version: Version::V5,
             confirmed: false,
             dropped: None,
+            keepable: Count::default(),
             expected: 0,
             hasher: FixedState::with_seed(0),
         }
@@ -145,6 +149,11 @@ impl Receiver {
         } && !self.is_broker_report(buffer, p);
         let mut hand_out = wanted;
         if p.qos > 0 {
+            // What comes again was counted before; what is retained is kept anyway.
+            if !p.dup && !p.retain {
+                self.keepable.messages += 1;
+                self.keepable.bytes += p.payload.of(buffer).len() as u64;
+            }
             let arrival = Arrival { id: p.id, qos: p.qos, dup: p.dup, hash: self.hash(buffer, p) };
             if wanted {
                 hand_out = self.window.receive(arrival);

@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 use super::{
     Plan, Retained,
     doctor::Doctor,
+    outage::STRETCH,
     queue::{Queue, Settled},
     receive::Receiver,
 };
@@ -68,7 +69,8 @@ impl Session {
         first: oneshot::Sender<Result<(), LinkError>>,
     ) -> Self {
         let receiver = Receiver::new(plan.clone(), queue.clone(), context.metrics.clone());
-        let doctor = Doctor::new(context.health.clone(), plan.dial.url.clone(), plan.dial.client_id.clone());
+        let (url, client_id) = (plan.dial.url.clone(), plan.dial.client_id.clone());
+        let doctor = Doctor::new(context.health.clone(), url, client_id, plan.survive);
         Self {
             plan,
             context,
@@ -142,7 +144,7 @@ impl Session {
         }
 
         let mut pulse = Pulse::new(granted.keep_alive, Instant::now());
-        let mut look = tokio::time::interval(pulse.period());
+        let mut look = tokio::time::interval(pulse.period().min(STRETCH));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let pause = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(pause);
@@ -189,11 +191,14 @@ impl Session {
                 () = settled.changed() => self.acknowledge(&mut out),
                 () = &mut pause, if pausing => pausing = false,
                 () = queue.drained(), if !room => {}
-                _ = look.tick() => match pulse.beat(Instant::now(), room) {
-                    Beat::Rest => {}
-                    Beat::Ping => put_ping(&mut out.bytes),
-                    Beat::Dead(silent) => return Err(self.plan.dial.silent(silent)),
-                },
+                _ = look.tick() => {
+                    match pulse.beat(Instant::now(), room) {
+                        Beat::Rest => {}
+                        Beat::Ping => put_ping(&mut out.bytes),
+                        Beat::Dead(silent) => return Err(self.plan.dial.silent(silent)),
+                    }
+                    self.doctor.measure(self.receiver.keepable);
+                }
             }
         }
     }
@@ -267,6 +272,10 @@ impl Session {
         info!(url, protocol = version.name(), session_present, "connected");
         if self.subscribed && !session_present && asked > 0 {
             self.doctor.session_lost();
+        }
+        self.doctor.connected(session_present);
+        if let Some(shared) = self.plan.topics.iter().find(|topic| topic.filter.is_shared()) {
+            self.doctor.shares(&shared.filter.wire);
         }
         if let Some(granted) = session_expiry_s.filter(|&granted| granted < asked) {
             self.doctor.kept_shorter(granted, asked);

@@ -7,6 +7,7 @@ use crate::{
     archive::{Keep, Settings, Store, frames},
     input::tests::context,
     message::SourceBuilder,
+    metrics::FileMetrics,
 };
 
 /// The hour 2026-11-24T08:00Z.
@@ -33,7 +34,7 @@ fn archive(folder: &Path, count: i64) {
             })
             .unwrap();
     }
-    let store = Store::open(settings).unwrap();
+    let store = Store::open(settings, FileMetrics::detached()).unwrap();
     store.append(&frames(Batch::new(source.finish()).iter(), 0)).unwrap();
     store.close(Duration::from_secs(60));
 }

@@ -140,9 +140,13 @@ async fn a_producer_that_failed_for_good_is_replaced() {
 }
 
 /// An output that has written "hello" with `key`. The broker answers late, and refuses the next batch for a moment.
-async fn greeted(cluster: &MockCluster<'_, rdkafka::producer::DefaultProducerContext>, key: &str) -> KafkaOutput {
+async fn greeted(
+    cluster: &MockCluster<'_, rdkafka::producer::DefaultProducerContext>,
+    key: &str,
+    more: &str,
+) -> KafkaOutput {
     cluster.create_topic("t", 4, 1).unwrap();
-    let mut output = output(&format!("{{brokers: '{}', topic: t, linger_ms: 0}}", cluster.bootstrap_servers()));
+    let mut output = output(&format!("{{brokers: '{}', topic: t, linger_ms: 0{more}}}", cluster.bootstrap_servers()));
     output.connect(&context()).await.unwrap();
     output.write(&parcel(&[(key, "hello")], false)).await.await.unwrap();
     cluster.broker_round_trip_time(1, Duration::from_millis(300)).unwrap();
@@ -154,10 +158,9 @@ async fn greeted(cluster: &MockCluster<'_, rdkafka::producer::DefaultProducerCon
 #[tokio::test]
 async fn messages_that_only_a_later_batch_vouches_for_are_written_again() {
     let cluster = MockCluster::new(1).unwrap();
-    let mut output = greeted(&cluster, "k").await;
+    let mut output = greeted(&cluster, "k", ", options: {batch.num.messages: 1}").await;
     // Refuses the first batch and, not knowing the producer, takes the second: Kafka 4.4 does the same.
     let first = output.write(&parcel(&[("k", "first")], false)).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
     let second = output.write(&parcel(&[("k", "second")], false)).await;
     let error = first.await.unwrap_err();
     assert!(error.rejected.is_empty(), "{error:?}");
@@ -179,7 +182,7 @@ async fn a_first_message_that_is_refused_for_a_moment_keeps_its_place() {
         .into_iter()
         .find(|key| partitioner::of_key(key.as_bytes(), 4) != partitioner::of_key(b"k", 4))
         .expect("not all keys go to one partition");
-    let mut output = greeted(&cluster, elsewhere).await;
+    let mut output = greeted(&cluster, elsewhere, "").await;
     let started = tokio::time::Instant::now();
     let first = output.write(&parcel(&[("k", "first"), ("k", "second")], false)).await;
     let second = output.write(&parcel(&[("k", "third")], true)).await;

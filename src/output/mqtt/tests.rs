@@ -178,16 +178,21 @@ async fn what_was_not_confirmed_when_the_connection_broke_is_to_be_sent_again() 
         peer.message().await;
     }
     peer.send(&[0x40, 2, 0, 2]).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
     drop(peer);
     let retry = answer(delivery).await.unwrap_err().retry.unwrap();
     assert_eq!(retry.messages, Pending::Only(vec![0, 2]));
     assert!(retry.reason.contains("broke"), "{}", retry.reason);
     // It connects again by itself.
     let mut peer = Peer::accept(&listener, &[]).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    let delivery = output.write(&parcel(&[("a", "1")])).await;
-    assert_eq!(peer.message().await, ("out/a".into(), "1".into(), 1));
+    let (delivery, message) = loop {
+        let mut delivery = output.write(&parcel(&[("a", "1")])).await;
+        tokio::select! {
+            message = peer.message() => break (delivery, message),
+            // It has not read yet that it is connected.
+            refused = &mut delivery => assert!(refused.unwrap_err().retry.is_some()),
+        }
+    };
+    assert_eq!(message, ("out/a".into(), "1".into(), 1));
     peer.send(&[0x40, 2, 0, 1]).await;
     assert_eq!(answer(delivery).await, Ok(()));
 }

@@ -1,50 +1,23 @@
 //! Which variables a script changes after it has made them: a plan keeps no value for them that may be another one later.
 use std::collections::HashSet;
 
-use crate::script::syntax::{Expr, ExprKind, LinkKind, Stmt, StmtKind, Tree, changes};
+use crate::script::syntax::{Expr, ExprKind, LinkKind, Node, StmtKind, Tree, changes, walk};
 
 /// Names that some statement changes, of the script itself or of its functions.
 pub(super) fn changed(tree: &Tree) -> HashSet<String> {
     let mut changed = HashSet::new();
-    changed_in(&tree.body, &mut changed);
-    for function in tree.functions.values() {
-        changed_in(&function.body, &mut changed);
-    }
-    changed
-}
-
-/// Names that some statement of `block` changes.
-fn changed_in(block: &[Stmt], changed: &mut HashSet<String>) {
-    for statement in block {
-        match &statement.kind {
-            StmtKind::Let(_, value) => changed_by(value, changed),
-            StmtKind::Assign(target, _, value) => {
-                note(target, changed);
-                changed_by(target, changed);
-                changed_by(value, changed);
-            }
-            StmtKind::Expr(expression) => changed_by(expression, changed),
-            StmtKind::If(condition, then, otherwise) => {
-                changed_by(condition, changed);
-                changed_in(then, changed);
-                changed_in(otherwise, changed);
-            }
-            StmtKind::Switch(value, cases) => {
-                changed_by(value, changed);
-                for case in cases {
-                    case.condition.iter().for_each(|condition| changed_by(condition, changed));
-                    changed_by(&case.value, changed);
+    let bodies = tree.functions.values().map(|function| &function.body);
+    for body in std::iter::once(&tree.body).chain(bodies) {
+        walk(body, &mut |node| match node {
+            Node::Stmt(statement) => {
+                if let StmtKind::Assign(target, ..) = &statement.kind {
+                    note(target, &mut changed);
                 }
             }
-            StmtKind::For(_, list, body) => {
-                changed_by(list, changed);
-                changed_in(body, changed);
-            }
-            StmtKind::Return(value) => value.iter().for_each(|value| changed_by(value, changed)),
-            StmtKind::Block(block) => changed_in(block, changed),
-            StmtKind::Throw | StmtKind::Break | StmtKind::Continue | StmtKind::Nothing | StmtKind::Other(_) => {}
-        }
+            Node::Expr(expression) => changed_by(expression, &mut changed),
+        });
     }
+    changed
 }
 
 /// The variable at the start of a target.
@@ -58,42 +31,18 @@ fn note(target: &Expr, changed: &mut HashSet<String>) {
     }
 }
 
+/// What the call at hand changes.
 fn changed_by(expression: &Expr, changed: &mut HashSet<String>) {
-    let mut all = |expressions: &[Expr]| expressions.iter().for_each(|expression| changed_by(expression, changed));
     match &expression.kind {
-        ExprKind::List(items) | ExprKind::Interpolated(items) => all(items),
-        ExprKind::And(items) | ExprKind::Or(items) | ExprKind::Coalesce(items) => all(items),
-        ExprKind::Operator(_, items) => all(items),
-        ExprKind::Map(members) => members.iter().for_each(|(_, value)| changed_by(value, changed)),
-        ExprKind::Call { name, arguments, .. } => {
-            all(arguments);
-            if changes(name) {
-                arguments.iter().take(1).for_each(|first| note(first, changed));
-            }
+        ExprKind::Call { name, arguments, .. } if changes(name) => {
+            arguments.iter().take(1).for_each(|first| note(first, changed));
         }
         ExprKind::Chain(base, links) => {
-            changed_by(base, changed);
-            for link in links {
-                match &link.kind {
-                    LinkKind::Field(_) => {}
-                    LinkKind::Index(index) => changed_by(index, changed),
-                    LinkKind::Method(name, arguments) => {
-                        arguments.iter().for_each(|argument| changed_by(argument, changed));
-                        if changes(name) {
-                            note(base, changed);
-                        }
-                    }
-                }
+            let is_changing = |kind: &LinkKind| matches!(kind, LinkKind::Method(name, _) if changes(name));
+            if links.iter().any(|link| is_changing(&link.kind)) {
+                note(base, changed);
             }
         }
-        ExprKind::Block(block) => changed_in(block, changed),
-        ExprKind::Closure { function, .. } => changed_in(&function.body, changed),
-        ExprKind::Unit
-        | ExprKind::Bool(_)
-        | ExprKind::Int(_)
-        | ExprKind::Float(_)
-        | ExprKind::Text(_)
-        | ExprKind::Variable(_)
-        | ExprKind::Other(_) => {}
+        _ => {}
     }
 }

@@ -6,7 +6,7 @@ mod never_matches;
 mod no_value;
 mod unused_variable;
 
-use super::syntax::{Block, Case, Expr, ExprKind, LinkKind, Stmt, StmtKind, Tree};
+use super::syntax::{Expr, ExprKind, LinkKind, Node, Tree, walk};
 use crate::diagnostic::Fault;
 
 /// What a script is there for.
@@ -26,7 +26,8 @@ pub(super) fn review(source: &str, tree: &Tree, purpose: Purpose) -> Vec<Fault> 
         Purpose::Condition => found.extend(never_matches::check(tree)),
     }
     found.extend(unused_variable::check(source, tree));
-    let mut each = |expression: &Expr| {
+    let mut each = |node: Node<'_>| {
+        let Node::Expr(expression) = node else { return };
         found.extend(always_false::check(expression));
         found.extend(missing_question_mark::check(expression));
         found.extend(integer_division::check(expression));
@@ -43,75 +44,6 @@ pub(super) fn review(source: &str, tree: &Tree, purpose: Purpose) -> Vec<Fault> 
 /// A warning at a place of the script; none where the place is not known.
 fn warning(code: &'static str, at: (usize, usize), title: impl Into<String>) -> Option<Fault> {
     (at.0 > 0 && at.1 > 0).then(|| Fault::new(code, "", title).at(at.0, at.1).into_warning())
-}
-
-/// Shows every expression of a block, outer ones first.
-fn walk(block: &Block, visit: &mut dyn FnMut(&Expr)) {
-    for Stmt { kind, .. } in block {
-        match kind {
-            StmtKind::Let(_, value) | StmtKind::Expr(value) | StmtKind::Return(Some(value)) => inside(value, visit),
-            StmtKind::Assign(target, _, value) => {
-                inside(target, visit);
-                inside(value, visit);
-            }
-            StmtKind::If(condition, then, other) => {
-                inside(condition, visit);
-                walk(then, visit);
-                walk(other, visit);
-            }
-            StmtKind::Switch(value, cases) => {
-                inside(value, visit);
-                for Case { condition, value, .. } in cases {
-                    condition.iter().for_each(|condition| inside(condition, visit));
-                    inside(value, visit);
-                }
-            }
-            StmtKind::For(_, list, body) => {
-                inside(list, visit);
-                walk(body, visit);
-            }
-            StmtKind::Block(block) => walk(block, visit),
-            StmtKind::Return(None)
-            | StmtKind::Throw
-            | StmtKind::Break
-            | StmtKind::Continue
-            | StmtKind::Nothing
-            | StmtKind::Other(_) => {}
-        }
-    }
-}
-
-fn inside(expression: &Expr, visit: &mut dyn FnMut(&Expr)) {
-    visit(expression);
-    match &expression.kind {
-        ExprKind::List(all)
-        | ExprKind::Interpolated(all)
-        | ExprKind::Operator(_, all)
-        | ExprKind::And(all)
-        | ExprKind::Or(all)
-        | ExprKind::Coalesce(all)
-        | ExprKind::Call { arguments: all, .. } => all.iter().for_each(|one| inside(one, visit)),
-        ExprKind::Map(members) => members.iter().for_each(|(_, value)| inside(value, visit)),
-        ExprKind::Chain(start, links) => {
-            inside(start, visit);
-            for link in links {
-                match &link.kind {
-                    LinkKind::Field(_) => {}
-                    LinkKind::Index(index) => inside(index, visit),
-                    LinkKind::Method(_, arguments) => arguments.iter().for_each(|one| inside(one, visit)),
-                }
-            }
-        }
-        ExprKind::Block(block) => walk(block, visit),
-        ExprKind::Closure { function, .. } => walk(&function.body, visit),
-        ExprKind::Unit
-        | ExprKind::Bool(_)
-        | ExprKind::Int(_)
-        | ExprKind::Float(_)
-        | ExprKind::Text(_)
-        | ExprKind::Variable(_)
-        | ExprKind::Other(_) => {}
-    }
 }
 
 /// A variable, or fields of one, as it is written: `payload.a[0]`. None for anything that is worked out.

@@ -1,13 +1,17 @@
 //! Rule `unused-variable`: see its text in `diagnostic/rules`. A name that begins with `_` is meant to be unused. Any
 //! other mention of the name counts as use, be it in a comment.
-use super::{super::syntax::Tree, Block, Stmt, StmtKind, warning};
+use super::{
+    super::syntax::{Node, Stmt, StmtKind, Tree, walk},
+    warning,
+};
 use crate::diagnostic::Fault;
 
 pub(super) fn check(source: &str, tree: &Tree) -> Vec<Fault> {
     let mut found = Vec::new();
-    lets(&tree.body, &mut |name, at| {
+    walk(&tree.body, &mut |node| {
+        let Node::Stmt(Stmt { kind: StmtKind::Let(name, _), at }) = node else { return };
         if !name.starts_with('_') && mentions(source, name) == 1 {
-            let place = place_of(source, name).unwrap_or(at);
+            let place = place_of(source, name).unwrap_or(*at);
             let fault = warning("unused-variable", place, format!("`{name}` is never used"));
             found.extend(fault.map(|fault| {
                 fault.label("not used below").help(format!("remove it, or call it `_{name}` to keep it"))
@@ -15,20 +19,6 @@ pub(super) fn check(source: &str, tree: &Tree) -> Vec<Fault> {
         }
     });
     found
-}
-
-fn lets(block: &Block, visit: &mut dyn FnMut(&str, (usize, usize))) {
-    for Stmt { kind, at } in block {
-        match kind {
-            StmtKind::Let(name, _) => visit(name, *at),
-            StmtKind::If(_, then, other) => {
-                lets(then, visit);
-                lets(other, visit);
-            }
-            StmtKind::For(_, _, body) | StmtKind::Block(body) => lets(body, visit),
-            _ => {}
-        }
-    }
 }
 
 /// Every place where the name stands as a word.

@@ -4,6 +4,7 @@
 mod calls;
 mod needs;
 mod sharing;
+mod visit;
 
 use std::{collections::HashMap, rc::Rc};
 
@@ -15,6 +16,7 @@ use rhai::{
 pub(super) use calls::{each_call, other_than_definitions};
 pub(super) use needs::{MetaNeed, Needs, PayloadNeed};
 pub(super) use sharing::Untangled;
+pub(super) use visit::{Node, walk};
 
 /// Line and column in the script, both from 1; 0 where Rhai does not know.
 pub(super) type At = (usize, usize);
