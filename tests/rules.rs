@@ -11,6 +11,7 @@ const ASKS: &[&str] = &[
     "absent-table",
     "absent-topic",
     "broker-limit",
+    "compacted-topic",
     "foreign-member",
     "idle-member",
     "message-limit",

@@ -68,7 +68,7 @@ impl Graph {
         let name = |slot: &Slot<'_>| slot.components().next().map_or("?", |entry| entry.key.as_str()).to_owned();
         let contact = |slot: &Slot<'_>| -> Option<Contact> {
             let component = document.component(slot, registry)?;
-            registry.find(slot.role.kind(), &component.name)?.check(&component.section).ok()?.contact
+            registry.find(slot.role.kind(), &component.name)?.check(slot.role, &component.section).ok()?.contact
         };
         let mut before: Vec<usize> = Vec::new();
         for slot in of(Role::Input) {

@@ -96,6 +96,7 @@ fn json(
             "name": found.name(),
             "summary": found.summary(),
             "example": found.example(),
+            "archive": found.can_archive(),
             "plugin": matches!(found, Found::Plugin(_)),
             "value": shape(&schema),
             "fields": fields(&schema),
@@ -150,7 +151,8 @@ fn overview(registry: &Registry) -> String {
         let _ = writeln!(out, "{}", kind.key());
         let width = all.iter().map(|found| found.name().len()).max().unwrap_or(0);
         for found in all {
-            let _ = writeln!(out, "  {:<width$}  {}", found.name(), found.summary());
+            let note = if found.can_archive() { " Can be an `archive`." } else { "" };
+            let _ = writeln!(out, "  {:<width$}  {}{note}", found.name(), found.summary());
         }
         out.push('\n');
     }
@@ -175,6 +177,9 @@ fn overview(registry: &Registry) -> String {
 fn details(found: &Found) -> String {
     let mut out = format!("{} {}\n{}\n", found.kind().word(), found.name(), found.summary());
     let (shape, all) = (shape(&found.schema()), fields(&found.schema()));
+    if found.can_archive() {
+        out.push_str("Can be the `archive` of a pipeline: then it keeps every message as it was received.\n");
+    }
     if shape != "fields" {
         let _ = writeln!(out, "\n{}: {shape}", found.name());
     }

@@ -42,6 +42,7 @@ rules! {
     "broker-limit" Error
     "clean-start" Warning
     "closure-in-the-way" Error
+    "compacted-topic" Error
     "conflicting-fields" Error
     "contradiction" Error
     "dead-letter-loop" Warning
@@ -67,6 +68,7 @@ rules! {
     "missing-topic" Error
     "name-taken" Error
     "never-matches" Warning
+    "no-archive" Error
     "no-deduplication" Error
     "no-fields" Error
     "no-path" Error

@@ -148,7 +148,9 @@ pub fn explain(document: &Document, registry: &Registry) -> Option<Explanation> 
 fn promise(document: &Document, registry: &Registry, slot: &Slot<'_>) -> Promise {
     let component = document.component(slot, registry);
     component
-        .and_then(|component| registry.find(slot.role.kind(), &component.name)?.check(&component.section).ok())
+        .and_then(|component| {
+            registry.find(slot.role.kind(), &component.name)?.check(slot.role, &component.section).ok()
+        })
         .unwrap_or_default()
 }
 

@@ -22,7 +22,7 @@ pub(super) fn check(file: &File<'_>, slot: &Slot<'_>, found: &mut Vec<Diagnostic
         found.extend(by_schema);
         return None;
     }
-    match spec.check(&component.section) {
+    match spec.check(slot.role, &component.section) {
         Ok(promise) => {
             found.extend(promise.notes.iter().map(|note| component.diagnose(note)));
             let (role, label, span) = (slot.role, slot.label.clone(), slot.span.clone());

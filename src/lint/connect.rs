@@ -25,7 +25,8 @@ pub(super) async fn ask(files: &[Option<File<'_>>], limit: Duration) -> Vec<(usi
             let given = if is_output { made.given_to(part) } else { Shape::Any };
             let (kind, component) = (part.role.kind(), &part.component);
             let found = file.registry.find(kind, &component.name);
-            let Some(probe) = found.and_then(|found| found.probe(&component.section, once, &given, limit)) else {
+            let Some(probe) = found.and_then(|found| found.probe(part.role, &component.section, once, &given, limit))
+            else {
                 if is_output {
                     told.extend(payload::review(file, &made, part).into_iter().map(|found| (index, found)));
                 }

@@ -71,6 +71,11 @@ impl Part {
         self.promise.contact.as_ref()
     }
 
+    /// What it is called in a finding.
+    fn shown(&self) -> String {
+        one_component::describe(self.role, &self.label)
+    }
+
     /// A warning at one of its settings.
     fn warn(&self, code: &'static str, field: &str, title: impl Into<String>) -> Diagnostic {
         self.component.diagnose(&Fault::new(code, field, title).into_warning())
@@ -82,9 +87,9 @@ impl File<'_> {
         self.contacts(|role| role == Role::Input)
     }
 
-    /// The outputs that get messages of steps.
+    /// The outputs that messages wait for, the archive among them.
     fn outputs(&self) -> impl Iterator<Item = (&Part, &Contact)> {
-        self.contacts(|role| role == Role::Output)
+        self.contacts(|role| matches!(role, Role::Output | Role::Archive))
     }
 
     fn contacts(&self, wanted: impl Fn(Role) -> bool) -> impl Iterator<Item = (&Part, &Contact)> {

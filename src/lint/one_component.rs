@@ -13,7 +13,7 @@ pub(super) fn check(file: &File<'_>, slot: &Slot<'_>, found: &mut Vec<Diagnostic
     let kind = slot.role.kind();
     let names: Vec<_> = slot.components().map(|entry| entry.key.as_str()).collect();
     let all = file.registry.names(kind).iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    let what = describe(slot);
+    let what = describe(slot.role, &slot.label);
     let error = |span, title| Diagnostic::error("one-component", &file.document.file, span, title);
     let diagnostic = match names.as_slice() {
         [_] => return true,
@@ -57,10 +57,10 @@ pub(super) fn check(file: &File<'_>, slot: &Slot<'_>, found: &mut Vec<Diagnostic
 }
 
 /// ``input `devices` ``, `steps[0]`, `dead_letter`.
-fn describe(slot: &Slot<'_>) -> String {
-    match slot.role {
-        Role::Input | Role::Output => format!("{} `{}`", slot.role.kind().word(), slot.label),
-        Role::Step | Role::DeadLetter | Role::Archive => format!("`{}`", slot.label),
+pub(super) fn describe(role: Role, label: &str) -> String {
+    match role {
+        Role::Input | Role::Output => format!("{} `{label}`", role.kind().word()),
+        Role::Step | Role::DeadLetter | Role::Archive => format!("`{label}`"),
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) fn check(file: &File<'_>, found: &mut Vec<Diagnostic>) {
             continue;
         }
         let title = format!("at most {rate} messages a second get through input `{}`", input.label);
-        let label = format!("{window} may be on their way, and output `{}` gathers for {linger_ms} ms", output.label);
+        let label = format!("{window} may be on their way, and {} gathers for {linger_ms} ms", output.shown());
         found.push(
             input
                 .warn("small-window", setting, title)

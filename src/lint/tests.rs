@@ -131,6 +131,9 @@ impl Input for Part {
 
 #[async_trait]
 impl Output for Part {
+    fn archive(&mut self, _: &str) -> Option<Vec<Fault>> {
+        Some(Vec::new())
+    }
     fn limits(&self) -> WriteLimits {
         WriteLimits::IMMEDIATE
     }

@@ -1,6 +1,7 @@
 //! Rule `topic-loop`: no pipeline reads again what it has written, be it by way of other pipelines of the run.
 //!
-//! Only what is certain: an output with a condition, or steps that may drop messages, can end the loop.
+//! Only what is certain: an output with a condition, or steps that may drop messages, can end the loop. An archive gets
+//! every message.
 use super::{File, Part};
 use crate::{config::Role, diagnostic::Diagnostic, registry::Found};
 
@@ -16,8 +17,10 @@ struct Edge<'a> {
 /// Diagnostics with the index of their file.
 pub(super) fn check(files: &[(usize, &File<'_>)]) -> Vec<(usize, Diagnostic)> {
     let mut edges: Vec<Edge<'_>> = Vec::new();
-    for (from, (_, writer)) in files.iter().enumerate().filter(|(_, (_, file))| !may_drop(file)) {
-        for (output, written) in writer.outputs().filter(|(output, _)| !output.has_condition) {
+    for (from, (_, writer)) in files.iter().enumerate() {
+        let may_drop = may_drop(writer);
+        let gets_all = |part: &Part| part.role == Role::Archive || !may_drop && !part.has_condition;
+        for (output, written) in writer.outputs().filter(|(output, _)| gets_all(output)) {
             for (to, (_, reader)) in files.iter().enumerate() {
                 for (input, read) in reader.inputs().filter(|(_, read)| read.server == written.server) {
                     let fits = |(_, topic): &&(String, crate::client::Topic)| {
@@ -36,7 +39,7 @@ pub(super) fn check(files: &[(usize, &File<'_>)]) -> Vec<(usize, Diagnostic)> {
         let Some(way) = back(&edges, edge.to, edge.from) else { continue };
         let (index, file) = &files[edge.from];
         let (_, reader) = files[edge.to];
-        let title = format!("output `{}` feeds its own pipeline", edge.output.label);
+        let title = format!("{} feeds its own pipeline", edge.output.shown());
         let label = if edge.from == edge.to {
             format!("read again by input `{}`", edge.input.label)
         } else {

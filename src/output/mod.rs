@@ -23,12 +23,34 @@ use crate::{
     metrics::{ComponentMetrics, Health},
     script::Template,
     shape::Shape,
-    spec::Spec,
+    spec::{Section, Spec},
 };
 
 /// Every output, sorted by name.
 pub static OUTPUTS: &[&Spec<dyn Output>] =
     &[&clickhouse::SPEC, &drop::SPEC, &file::SPEC, &kafka::SPEC, &mqtt::SPEC, &parquet::SPEC, &stdout::SPEC];
+
+/// Makes an output that is a pipeline's archive.
+///
+/// # Errors
+/// What is wrong with its settings, or that it cannot be one.
+pub fn build_archive(spec: &Spec<dyn Output>, section: &Section) -> Result<Box<dyn Output>, Vec<Fault>> {
+    let mut output = (spec.build)(section)?;
+    let faults = output.archive(&section.pipeline).unwrap_or_else(|| {
+        let title = format!("`{}` keeps no metadata, so it cannot be an archive", spec.name);
+        let all = OUTPUTS.iter().filter(|spec| can_archive(spec));
+        let names: Vec<_> = all.map(|spec| format!("`{}`", spec.name)).collect();
+        let help = format!("archives are {}; or write to it as one of the `outputs`", names.join(", "));
+        vec![Fault::new("no-archive", "", title).label("no archive").help(help)]
+    });
+    if faults.is_empty() { Ok(output) } else { Err(faults) }
+}
+
+/// True for an output that can be a pipeline's archive.
+pub fn can_archive(spec: &Spec<dyn Output>) -> bool {
+    let example = (spec.build)(&Section::from_yaml(spec.example));
+    example.is_ok_and(|mut output| output.archive("").is_some())
+}
 
 /// What an output is given to work with.
 #[derive(Clone, Debug)]
@@ -136,6 +158,13 @@ pub trait Output: Send {
     /// Starts to write `parcel` and returns as soon as the next one may be started. Writes are started in order; the
     /// answers may come in any order. An output that keeps order has the messages of one write before those of the next.
     async fn write(&mut self, parcel: &Parcel) -> Delivery;
+
+    /// Becomes the archive of the pipeline of that name: it writes each message as it was received, with all its metadata.
+    /// Called before everything else, at most once. Answers what is wrong with its settings then; `None` when it cannot
+    /// keep metadata and so cannot be an archive.
+    fn archive(&mut self, _pipeline: &str) -> Option<Vec<Fault>> {
+        None
+    }
 
     /// How it would send `message`; for tests and trials, without a connection.
     ///
@@ -254,7 +283,6 @@ mod tests {
     use crate::{
         message::{Batch, SourceBuilder},
         metrics::{HealthBoard, Metrics},
-        spec::Section,
     };
 
     pub(super) fn context() -> OutputContext {
@@ -277,5 +305,20 @@ mod tests {
         for spec in OUTPUTS {
             assert!((spec.build)(&Section::from_yaml(spec.example)).is_ok(), "{}", spec.name);
         }
+    }
+
+    #[test]
+    fn an_output_that_keeps_no_metadata_is_no_archive() {
+        let built = |name| {
+            let spec = OUTPUTS.iter().find(|spec| spec.name == name).unwrap();
+            build_archive(spec, &Section::from_yaml(spec.example)).map(drop)
+        };
+        let faults = built("drop").unwrap_err();
+        assert_eq!(faults[0].title, "`drop` keeps no metadata, so it cannot be an archive");
+        let help = "archives are `clickhouse`, `kafka`, `parquet`; or write to it as one of the `outputs`";
+        assert_eq!(faults[0].help.as_deref(), Some(help));
+        assert!(built("parquet").is_ok());
+        let faults = built("kafka").unwrap_err();
+        assert_eq!(faults[0].title, "`key` does not go together with `archive`", "of its example");
     }
 }

@@ -119,6 +119,10 @@ impl Output for Parquet {
         WriteLimits { in_flight_max: 1, ..WriteLimits::IMMEDIATE }
     }
 
+    fn archive(&mut self, _: &str) -> Option<Vec<Fault>> {
+        Some(Vec::new())
+    }
+
     async fn connect(&mut self, context: &OutputContext) -> Result<(), OutputError> {
         if self.store.is_none() {
             let settings = self.settings.clone();

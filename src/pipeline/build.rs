@@ -8,14 +8,16 @@ use super::{
 };
 use crate::{
     config::{self, Component, Delivery},
-    diagnostic::Diagnostic,
+    diagnostic::{Diagnostic, Fault},
     input::{Input, Replay, TopicNames},
-    output::{Once, Output},
+    output::{Once, Output, build_archive},
     registry::Registry,
     script::Condition,
     spec::Spec,
     step,
 };
+
+const KNOWN: &str = "lint knows every component of a checked file";
 
 impl Pipeline {
     /// Makes the parts of a pipeline that lint found no errors in.
@@ -62,10 +64,10 @@ impl Pipeline {
             .dead_letter
             .as_ref()
             .and_then(|component| part(registry.output(&component.name), component, &mut faults));
-        let archive = config
-            .archive
-            .as_ref()
-            .and_then(|component| part(registry.output(&component.name), component, &mut faults));
+        let archive = config.archive.as_ref().and_then(|component| {
+            let spec = registry.output(&component.name).expect(KNOWN);
+            checked(build_archive(spec, &component.section), component, &mut faults)
+        });
         let limits = Limits {
             in_flight_bytes_max: config.limits.in_flight_bytes_max,
             shutdown_timeout: Duration::from_millis(config.limits.shutdown_timeout_ms),
@@ -130,8 +132,9 @@ fn part<T: ?Sized>(
     component: &Component,
     faults: &mut Vec<Diagnostic>,
 ) -> Option<Box<T>> {
-    let spec = spec.expect("lint knows every component of a checked file");
-    (spec.build)(&component.section)
-        .map_err(|found| faults.extend(found.iter().map(|fault| component.diagnose(fault))))
-        .ok()
+    checked((spec.expect(KNOWN).build)(&component.section), component, faults)
+}
+
+fn checked<T>(built: Result<T, Vec<Fault>>, component: &Component, faults: &mut Vec<Diagnostic>) -> Option<T> {
+    built.map_err(|found| faults.extend(found.iter().map(|fault| component.diagnose(fault)))).ok()
 }

@@ -10,10 +10,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     client::{Contact, Probe},
-    config::{Catalog, Facts, Kind},
+    config::{Catalog, Facts, Kind, Role},
     diagnostic::Fault,
     input::{INPUTS, Input, Replay},
-    output::{OUTPUTS, Once, Output},
+    output::{OUTPUTS, Once, Output, build_archive, can_archive},
     plugin::{PluginStep, Plugins},
     shape::{Place, Shape},
     spec::{Modules, Section, Spec, Texts},
@@ -226,11 +226,16 @@ impl Found {
         schema.to_value()
     }
 
-    /// Checks a section the way `build` does, without network.
+    /// True for an output that can be a pipeline's archive.
+    pub fn can_archive(&self) -> bool {
+        matches!(self, Self::Output(spec) if can_archive(spec))
+    }
+
+    /// Checks a section the way `build` does, without network. `role` is what the component does in the pipeline.
     ///
     /// # Errors
     /// Every fault the component finds.
-    pub fn check(&self, section: &Section) -> Result<Promise, Vec<Fault>> {
+    pub fn check(&self, role: Role, section: &Section) -> Result<Promise, Vec<Fault>> {
         match self {
             Self::Input(spec) => {
                 let build = (spec.build)(section);
@@ -243,7 +248,7 @@ impl Found {
             }
             Self::Step(spec) => (spec.build)(section).map(|step| Promise { notes: step.notes(), ..Promise::default() }),
             Self::Output(spec) => {
-                let build = (spec.build)(section);
+                let build = build_output(spec, role, section);
                 build.map(|output| Promise {
                     recognises: output.recognises(),
                     contact: output.contact(),
@@ -282,13 +287,17 @@ impl Found {
     }
 
     /// What a component with a correct section asks its server, in `limit`; `None` when there is nothing to ask.
-    pub fn probe(&self, section: &Section, once: Once, payload: &Shape, limit: Duration) -> Option<Probe> {
+    pub fn probe(&self, role: Role, section: &Section, once: Once, payload: &Shape, limit: Duration) -> Option<Probe> {
         match self {
             Self::Input(spec) => (spec.build)(section).ok()?.probe(limit),
-            Self::Output(spec) => (spec.build)(section).ok()?.probe(once, payload, limit),
+            Self::Output(spec) => build_output(spec, role, section).ok()?.probe(once, payload, limit),
             Self::Step(_) | Self::Plugin(_) => None,
         }
     }
+}
+
+fn build_output(spec: &Spec<dyn Output>, role: Role, section: &Section) -> Result<Box<dyn Output>, Vec<Fault>> {
+    if role == Role::Archive { build_archive(spec, section) } else { (spec.build)(section) }
 }
 
 #[cfg(test)]

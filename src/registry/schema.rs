@@ -2,7 +2,7 @@
 //! complete and check by it; lint goes further.
 use serde_json::{Map, Value as Json, json};
 
-use super::Registry;
+use super::{Found, Registry};
 use crate::config::{Kind, grammar_schema};
 
 /// The schema for editors.
@@ -17,9 +17,9 @@ pub fn pipeline_schema(registry: &Registry) -> Json {
             add(&mut defs, &format!("{}-{}", kind.word(), found.name()), found.schema(), found.summary());
         }
     }
-    let one_of = |kind: Kind, condition: bool| {
+    let one_of = |kind: Kind, condition: bool, is_meant: fn(&Found) -> bool| {
         let mut properties = Map::new();
-        for found in registry.all(kind) {
+        for found in registry.all(kind).into_iter().filter(is_meant) {
             let target = format!("#/$defs/{}-{}", kind.word(), found.name());
             let schema = found.schema();
             let bare = schema["type"] == "object" && schema["required"].as_array().is_none_or(Vec::is_empty);
@@ -42,12 +42,13 @@ pub fn pipeline_schema(registry: &Registry) -> Json {
     let label = json!({ "pattern": "^[a-z0-9_-]+$" });
     for (key, condition, kind) in [("inputs", false, Kind::Input), ("outputs", true, Kind::Output)] {
         properties[key]["propertyNames"] = label.clone();
-        properties[key]["additionalProperties"] = one_of(kind, condition);
+        properties[key]["additionalProperties"] = one_of(kind, condition, |_| true);
     }
-    properties["steps"]["items"] = one_of(Kind::Step, false);
-    for key in ["dead_letter", "archive"] {
+    properties["steps"]["items"] = one_of(Kind::Step, false, |_| true);
+    let archive = one_of(Kind::Output, false, Found::can_archive);
+    for (key, outputs) in [("dead_letter", one_of(Kind::Output, false, |_| true)), ("archive", archive)] {
         let description = properties[key]["description"].take();
-        properties[key] = one_of(Kind::Output, false);
+        properties[key] = outputs;
         properties[key]["description"] = description;
     }
     for definition in defs.values_mut() {

@@ -45,6 +45,8 @@ pub enum Use {
     Write {
         bytes_max: u32,
         keyed: bool,
+        /// Each of them is to stay, also when another one of its key comes.
+        keeps: bool,
     },
 }
 
@@ -149,7 +151,7 @@ impl Brokers {
         // Not every user may read settings: what is not known is no fault.
         let settings = self.settings(ResourceSpecifier::Topic(topic));
         let mut faults: Vec<Fault> = self.unavailable(field, found, used, settings.as_ref()).into_iter().collect();
-        if let Use::Write { bytes_max, keyed } = used {
+        if let Use::Write { bytes_max, keyed, keeps } = used {
             let limit = number(settings.as_ref(), "max.message.bytes");
             faults.extend(too_large(topic, bytes_max, limit));
             if keyed && found.partitions().len() == 1 {
@@ -158,6 +160,13 @@ impl Brokers {
                 let help = "one member of a group reads it at a time; for more, create it with more partitions: adding them later \
                             moves keys to others";
                 faults.push(fault.help(help).into_note());
+            }
+            let policy = settings.as_ref().and_then(|found| found.get("cleanup.policy")?.value.as_deref());
+            if keeps && policy.is_some_and(|policy| policy.contains("compact")) {
+                let title =
+                    format!("topic `{topic}` is compacted: of messages with the same key only the last one stays");
+                let fault = Fault::new("compacted-topic", field, title).label("is to keep every message");
+                faults.push(fault.help("set `cleanup.policy=delete` on the topic, or write to another one"));
             }
         }
         Ok(faults)

@@ -4,12 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 
-use super::{
-    insert::Writer,
-    once,
-    review::Review,
-    table::{Abilities, Table},
-};
+use super::{insert::Writer, once, review::Review, table::Abilities};
 use crate::{
     client::{clickhouse::Failure, probe},
     diagnostic::Fault,
@@ -70,24 +65,20 @@ impl Ask {
             faults.push(if self.creates {
                 fault.help("the output creates it at its start, with the statements of `create`").into_note()
             } else {
-                fault.help(
-                    "create it, name a file with its CREATE statements in `create`, or grant INSERT and SELECT on it",
-                )
+                fault.help(self.writer.how_to_create())
             });
             return Ok(());
         }
-        let json_as_text = abilities.knows("input_format_binary_read_json_as_string");
-        let unfit = match Table::new(listed, &abilities.time_zone, json_as_text) {
-            Ok(table) if table.writable().next().is_some() => {
+        let unfit = match self.writer.schema(listed, abilities.clone(), false) {
+            Ok(schema) if schema.table.writable().next().is_some() => {
                 *told = true;
-                faults.extend(Review::of(table, self.writer.rules, name, true).payload(&self.payload));
+                faults.extend(Review::of(schema.table, self.writer.rules, name, true).payload(&self.payload));
                 None
             }
-            Ok(_) => Some("it has no column that can be written".to_owned()),
-            Err(what) => Some(what),
+            Ok(_) => Some(format!("cannot insert into `{name}` at `{url}`: it has no column that can be written")),
+            Err(title) => Some(title),
         };
-        if let Some(what) = unfit {
-            let title = format!("cannot insert into `{name}` at `{url}`: {what}");
+        if let Some(title) = unfit {
             faults.push(Fault::new("unfit-table", "table", title).label("cannot be written to"));
         }
         if !abilities.read_only && self.may_insert().await == Some(false) {

@@ -22,9 +22,10 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use super::{
-    block::Block,
+    block::{Block, BlockWriter},
+    received::{self, Received},
     rows::{Encoded, Encoder, Layout, Rules},
-    table::{Abilities, Table, TableName},
+    table::{Abilities, ListedColumn, Table, TableName},
 };
 use crate::{
     client::clickhouse::{Class, Failure, Server, quote_name},
@@ -38,6 +39,8 @@ pub struct Schema {
     pub abilities: Abilities,
     /// Materialized views hang on the table, or may.
     pub has_views: bool,
+    /// For an archive, where in the table the parts of a message go.
+    pub received: Option<Received>,
 }
 
 /// Writes parcels into one table; shared by all writes that are under way.
@@ -49,13 +52,15 @@ pub struct Writer {
     pub rules: Rules,
     /// The user's own.
     pub settings: Vec<(String, String)>,
+    /// The pipeline whose archive this is: rows are messages as they were received.
+    pub archive: Option<String>,
     schema: RwLock<Option<Arc<Schema>>>,
     /// The layout that fitted last.
     layout: Mutex<Option<(Arc<Table>, Layout)>>,
     /// Inserts in a row that the server had no memory for.
     out_of_memory: AtomicU32,
-    /// Whose ranges these are: pipeline and label of the output.
-    owner: Mutex<String>,
+    /// Whose ranges these are: pipeline and label of the output. None while nobody asks that they are written once.
+    owner: Mutex<Option<String>>,
     /// Recorded ranges whose last attempt has no clear answer, by token, and when it was over for us.
     unclear: Mutex<HashMap<String, Instant>>,
     /// Messages in a row that the server has refused alone, without naming a row.
@@ -127,6 +132,7 @@ impl Writer {
             name,
             rules,
             settings,
+            archive: None,
             schema: RwLock::default(),
             layout: Mutex::default(),
             out_of_memory: AtomicU32::new(0),
@@ -136,9 +142,21 @@ impl Writer {
         }
     }
 
-    /// Says whose ranges these are: ranges of others have other tokens.
-    pub fn set_owner(&self, pipeline: &str, label: &str) {
-        *self.owner.lock() = format!("{pipeline}/{label}");
+    /// Says whose ranges these are: ranges of others have other tokens. `None`: nobody asks that they are written once.
+    pub fn set_owner(&self, owner: Option<String>) {
+        *self.owner.lock() = owner;
+    }
+
+    /// Sorts out the columns of the table.
+    ///
+    /// # Errors
+    /// It cannot be written to: which column is in the way, and what to do.
+    pub fn schema(&self, listed: Vec<ListedColumn>, abilities: Abilities, has_views: bool) -> Result<Schema, String> {
+        let unfit = |what| format!("cannot insert into `{}` at `{}`: {what}", self.name, self.url);
+        let json_as_text = abilities.knows("input_format_binary_read_json_as_string");
+        let table = Table::new(listed, &abilities.time_zone, json_as_text).map_err(unfit)?;
+        let received = self.archive.as_ref().map(|_| Received::new(&table)).transpose().map_err(unfit)?;
+        Ok(Schema { table: Arc::new(table), abilities, has_views, received })
     }
 
     /// Takes what `connect` has learnt.
@@ -149,6 +167,18 @@ impl Writer {
     /// `failure` in words, with what was tried and what to do.
     pub fn explain(&self, tried: &str, failure: &Failure) -> String {
         format!("cannot {tried} `{}` at `{}`: {failure}; {}", self.name, self.url, failure.advice())
+    }
+
+    /// What to do when the table is missing.
+    pub fn how_to_create(&self) -> String {
+        let create = match self.archive {
+            Some(_) => format!(
+                "create it: `{}`; or name a file with that statement in `create`",
+                received::statement(&self.name)
+            ),
+            None => "create it, name a file with its CREATE statements in `create`".to_owned(),
+        };
+        format!("{create}, or grant INSERT and SELECT on it")
     }
 
     /// Writes every message of `parcel` that can be written.
@@ -178,15 +208,21 @@ impl Writer {
         let Some(mut schema) = self.schema.read().clone() else {
             return Err(format!("not connected to `{}` yet", self.url).into());
         };
-        let ranged = parcel.recorded().map(|recorded| Ranged {
-            token: format!("{}/{}", self.owner.lock(), recorded.name),
+        let owner = self.owner.lock().clone();
+        let ranged = parcel.recorded().zip(owner).map(|(recorded, owner)| Ranged {
+            token: format!("{owner}/{}", recorded.name),
             inherited: recorded.inherited,
             is_single: parcel.get(0).source().origins().len() == 1,
         });
         let mut is_fresh = false;
         let mut named = None;
         loop {
-            let encoded = self.encode(&schema, parcel, pending).await;
+            let encoded = match (&schema.received, &self.archive) {
+                (Some(received), Some(pipeline)) => {
+                    encode_received(&schema.table, received, pipeline, parcel, pending).await
+                }
+                _ => self.encode(&schema, parcel, pending, ranged.is_some()).await,
+            };
             let format = schema.abilities.format(encoded.layout.flags);
             let (format, is_typed) =
                 format.ok_or_else(|| "the server knows no format of the family RowBinary".to_owned())?;
@@ -232,18 +268,17 @@ impl Writer {
         if listed.is_empty() {
             return Err(format!("the table `{}` at `{}` is gone; create it again", self.name, self.url));
         }
-        let abilities = known.abilities.clone();
-        let json_as_text = abilities.knows("input_format_binary_read_json_as_string");
-        let table = Table::new(listed, &abilities.time_zone, json_as_text)
-            .map_err(|what| format!("cannot insert into `{}` at `{}`: {what}", self.name, self.url))?;
-        let table = if table == *known.table { known.table.clone() } else { Arc::new(table) };
-        let fresh = Arc::new(Schema { table, abilities, has_views: known.has_views });
+        let mut fresh = self.schema(listed, known.abilities.clone(), known.has_views)?;
+        if fresh.table == known.table {
+            fresh.table = known.table.clone();
+        }
+        let fresh = Arc::new(fresh);
         *self.schema.write() = Some(fresh.clone());
         Ok(fresh)
     }
 
     /// Makes rows of the messages in `pending`, in the layout that they need.
-    async fn encode(&self, schema: &Schema, parcel: &Parcel, pending: &[u32]) -> Encoded {
+    async fn encode(&self, schema: &Schema, parcel: &Parcel, pending: &[u32], in_one_block: bool) -> Encoded {
         let known = self.layout.lock().clone();
         let mut layout = match known {
             Some((table, layout)) if Arc::ptr_eq(&table, &schema.table) => layout,
@@ -251,7 +286,7 @@ impl Writer {
         };
         loop {
             let mut encoder = Encoder::new(schema.table.clone(), layout, self.rules, pending.len(), parcel.bytes());
-            if parcel.recorded().is_some() {
+            if in_one_block {
                 encoder = encoder.in_one_block();
             }
             let mut wanted = pending.iter().copied().peekable();
@@ -465,6 +500,29 @@ impl Writer {
         let settings = self.insert_settings(&schema.abilities, None, 0);
         self.server.insert(&sql, &settings, [layout.header(&schema.table).into(), Bytes::new()]).await
     }
+}
+
+/// Makes rows of the messages in `pending` as they were received. Every message is one.
+async fn encode_received(
+    table: &Table,
+    received: &Received,
+    pipeline: &str,
+    parcel: &Parcel,
+    pending: &[u32],
+) -> Encoded {
+    let mut rows = BlockWriter::with_capacity(pending.len(), parcel.bytes());
+    for (at, &index) in pending.iter().enumerate() {
+        let written: Result<(), std::convert::Infallible> = rows.row(index, |out| {
+            received.row(table, pipeline, parcel.get(index as usize), out);
+            Ok(())
+        });
+        written.unwrap_or_else(|never| match never {});
+        if at % ROWS_A_TURN == ROWS_A_TURN - 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let blocks = if pending.is_empty() { Vec::new() } else { vec![rows.finish()] };
+    Encoded { blocks, layout: received.layout().clone(), rejected: Vec::new(), better: None }
 }
 
 fn split(block: Block, blocks: &mut Vec<Block>) {

@@ -12,6 +12,7 @@ mod create;
 mod encode;
 mod insert;
 mod once;
+mod received;
 mod review;
 mod rows;
 mod table;
@@ -28,7 +29,7 @@ pub use compare::{Compared, Judged};
 
 use self::{
     encode::Surplus,
-    insert::{Schema, Writer},
+    insert::Writer,
     review::Review,
     rows::Rules,
     table::{Abilities, ListedColumn, SETTINGS_ASKED, Table, TableName},
@@ -62,6 +63,10 @@ pub static SPEC: Spec<dyn Output> = Spec {
 /// UTC. A whole number for a DateTime64 counts seconds up to 9,908,870,399 and the column's own ticks from there on. A
 /// String column takes any value, as its JSON text. For a `Nested` (`accel.x`, `accel.y`) the fields are `accel: {x, y}`,
 /// `accel: [{x, y}, …]` or `accel.x`.
+///
+/// Under `archive:` each row is a message as it was received, whatever its payload holds: columns `pipeline`, `input`,
+/// `topic`, `key`, `partition`, `offset`, `timestamp`, `received_at`, `headers`, `qos`, `retain`, `payload`, as in
+/// `schemas/raw_archive.sql`. The table must have them all; further ones take their DEFAULT.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -212,6 +217,8 @@ struct ClickHouse {
     writer: Arc<Writer>,
     limits: WriteLimits,
     user: String,
+    /// Settings about fields of payloads that differ from what is usual.
+    of_payloads: Vec<&'static str>,
     create: Vec<String>,
     /// What was said last about rows that may be there twice.
     said: Option<String>,
@@ -254,6 +261,9 @@ fn parts(section: &Section) -> Result<ClickHouse, Vec<Fault>> {
         },
         wrap_scalars: config.nested_scalar_wrap,
     };
+    let mut of_payloads = Vec::new();
+    of_payloads.extend((rules.surplus != Surplus::Reject).then_some("unknown_fields"));
+    of_payloads.extend((!rules.wrap_scalars).then_some("nested_scalar_wrap"));
     let settings = config.settings.iter().map(|(name, value)| (name.clone(), value.text())).collect();
     let writer = Writer::new(Server::new(&access), config.url.clone(), name, rules, settings);
     Ok(ClickHouse {
@@ -265,6 +275,7 @@ fn parts(section: &Section) -> Result<ClickHouse, Vec<Fault>> {
             in_flight_max: config.in_flight_max,
         },
         user: config.user,
+        of_payloads,
         create,
         said: None,
     })
@@ -276,6 +287,17 @@ impl Output for ClickHouse {
         self.limits
     }
 
+    fn archive(&mut self, pipeline: &str) -> Option<Vec<Fault>> {
+        let writer = Arc::get_mut(&mut self.writer).expect("it is shared by writes only, and there is none yet");
+        writer.archive = Some(pipeline.to_owned());
+        let fault = |field: &&str| {
+            Fault::new("conflicting-fields", field, format!("`{field}` does not go together with `archive`"))
+                .label("an archive keeps payloads as they are")
+                .help("remove it")
+        };
+        Some(self.of_payloads.iter().map(fault).collect())
+    }
+
     fn contact(&self) -> Option<Contact> {
         Some(Contact { server: self.writer.url.clone(), linger: self.limits.linger, ..Contact::default() })
     }
@@ -285,7 +307,7 @@ impl Output for ClickHouse {
         // In UTC, and with all that a server may know: the file does not say what server it is for.
         let listed = create::columns(&self.create, name);
         let table = listed.and_then(|listed| Table::new(listed, "UTC", true).ok());
-        table.map_or(Vec::new(), |table| Review::of(table, *rules, name, false).payload(payload))
+        table.map_or(Vec::new(), |table| Review::of(Arc::new(table), *rules, name, false).payload(payload))
     }
 
     fn probe(&self, once: Once, payload: &Shape, limit: Duration) -> Option<Probe> {
@@ -318,18 +340,15 @@ impl Output for ClickHouse {
         if listed.is_empty() {
             listed = self.create_table().await?;
         }
-        let json_as_text = abilities.knows("input_format_binary_read_json_as_string");
-        let table = Table::new(listed, &abilities.time_zone, json_as_text)
-            .map_err(|what| OutputError(format!("cannot insert into `{name}` at `{url}`: {what}")))?;
-        if table.writable().next().is_none() {
+        let mut schema = writer.schema(listed, abilities, false).map_err(OutputError)?;
+        if schema.table.writable().next().is_none() {
             return Err(OutputError(format!("the table `{name}` at `{url}` has no column that can be written")));
         }
-        let has_views = match context.once {
-            Once::No => false,
-            Once::IfPossible | Once::Demanded => self.check_once(context, &abilities).await?,
-        };
-        self.writer.set_owner(&context.pipeline, &context.label);
-        let schema = Schema { table: Arc::new(table), abilities, has_views };
+        let once = context.once != Once::No;
+        if once {
+            schema.has_views = self.check_once(context, &schema.abilities).await?;
+        }
+        self.writer.set_owner(once.then(|| format!("{}/{}", context.pipeline, context.label)));
         self.writer.probe(&schema).await.map_err(|failure| explain("insert into", &failure))?;
 
         let (version, columns) = (schema.abilities.version.as_str(), schema.table.columns.len());
@@ -389,9 +408,9 @@ impl ClickHouse {
         let Writer { server, name, url, .. } = &*self.writer;
         if self.create.is_empty() {
             return Err(OutputError(format!(
-                "there is no table `{name}` at `{url}`, or user `{}` may not see it; create it, name a file with its CREATE \
-                 statements in `create`, or grant INSERT and SELECT on it",
-                self.user
+                "there is no table `{name}` at `{url}`, or user `{}` may not see it; {}",
+                self.user,
+                self.writer.how_to_create()
             )));
         }
         info!(table = %name, "creating the missing table");

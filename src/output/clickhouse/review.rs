@@ -35,8 +35,8 @@ enum Level {
 }
 
 impl<'a> Review<'a> {
-    pub fn of(table: Table, rules: Rules, name: &'a TableName, is_told: bool) -> Self {
-        Self { table: Arc::new(table), rules, name, is_told, faults: Vec::new(), meant: HashSet::new() }
+    pub fn of(table: Arc<Table>, rules: Rules, name: &'a TableName, is_told: bool) -> Self {
+        Self { table, rules, name, is_told, faults: Vec::new(), meant: HashSet::new() }
     }
 
     /// What is to be said of such payloads.

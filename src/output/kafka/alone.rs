@@ -14,21 +14,30 @@ use super::{
     WRITES_MAX,
     plan::Address,
     producer::{Producer, Reports},
+    received,
     reports::Failure,
 };
 use crate::{client::kafka::Watch, message::MessageRef, output::Parcel};
 
 /// What goes along with a message besides key and payload.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Shape {
     pub headers: bool,
     pub timestamps: bool,
+    /// The pipeline whose archive this is: all metadata goes along, as headers.
+    pub archive: Option<Arc<str>>,
 }
 
 impl Shape {
+    /// True when messages of `parcel` must be sent one by one: librdkafka takes only bare ones together.
+    pub fn is_more(&self, parcel: &Parcel) -> bool {
+        let has_headers = || parcel.parts().iter().any(|batch| batch.has_headers());
+        self.archive.is_some() || self.timestamps || (self.headers && has_headers())
+    }
+
     /// Puts one message into a producer's queue.
     pub fn send(
-        self,
+        &self,
         producer: &BaseProducer<Reports>,
         topic: &str,
         partition: i32,
@@ -44,10 +53,11 @@ impl Shape {
         }
         let headers = message.headers();
         let count = if self.headers { headers.clone().count() } else { 0 };
-        if count > 0 {
-            let owned = OwnedHeaders::new_with_capacity(count);
+        let first = self.archive.as_ref().map(|pipeline| received::headers(pipeline, message, count));
+        if count > 0 || first.is_some() {
+            let first = first.unwrap_or_else(|| OwnedHeaders::new_with_capacity(count));
             record.headers =
-                Some(headers.fold(owned, |all, (name, value)| all.insert(Header { key: name, value: Some(value) })));
+                Some(headers.fold(first, |all, (name, value)| all.insert(Header { key: name, value: Some(value) })));
         }
         producer.send(record).map_err(|(error, _)| code_of(&error))
     }

@@ -36,7 +36,7 @@ pub struct Met {
 }
 
 /// Takes out of the plan, and sends, what must go before the rest may.
-pub async fn meet(live: &mut Live, plan: &mut Plan, parcel: &Parcel, one_by_one: Option<Shape>, max: usize) -> Met {
+pub async fn meet(live: &mut Live, plan: &mut Plan, parcel: &Parcel, one_by_one: Option<&Shape>, max: usize) -> Met {
     let mut met = Met::default();
     loop {
         let strangers: Vec<(usize, Group)> = plan

@@ -19,6 +19,7 @@ mod native;
 mod partitioner;
 mod plan;
 mod producer;
+mod received;
 mod reports;
 mod settle;
 #[cfg(test)]
@@ -68,6 +69,12 @@ pub static SPEC: Spec<dyn Output> = Spec {
     build: |section| Ok(Box::new(KafkaOutput::build(section)?)),
 };
 
+/// Settings of the `kafka` output.
+///
+/// Under `archive:` each message is written as it was received: the same payload, key and headers, and before those its
+/// metadata as headers: `streamer.archive` (the version, `1`), `streamer.pipeline`, `streamer.topic`,
+/// `streamer.partition`, `streamer.offset`, `streamer.timestamp`, `streamer.received_at`, `streamer.qos`,
+/// `streamer.retain`, `streamer.input`. Times are Unix milliseconds; what a message does not have is left out.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -241,7 +248,7 @@ impl KafkaOutput {
             server: config.connection.server(),
             linger: Duration::from_millis(config.linger_ms.into()),
             address: Arc::new(Address { topic, key: key.flatten() }),
-            shape: Shape { headers: config.headers, timestamps: config.timestamp == Timestamp::Message },
+            shape: Shape { headers: config.headers, timestamps: config.timestamp == Timestamp::Message, archive: None },
             message_bytes_max: config.message_bytes_max,
             in_flight_messages_max: config.in_flight_messages_max.get() as usize,
             context: None,
@@ -292,7 +299,7 @@ impl KafkaOutput {
             topics.learn(number, found);
         }
         watch.arm();
-        let alone = Arc::new(Alone::new(&self.client, watch.clone(), self.address.clone(), self.shape));
+        let alone = Arc::new(Alone::new(&self.client, watch.clone(), self.address.clone(), self.shape.clone()));
         Ok(Live { topics, producer, alone, watch })
     }
 
@@ -314,9 +321,7 @@ impl KafkaOutput {
         let mut plan = Plan::address(parcel, &self.address, &mut live.topics);
         live.topics.refresh(plan.topics()).await;
         plan.place(parcel, &mut live.topics);
-        let one_by_one = (self.shape.timestamps
-            || (self.shape.headers && parcel.parts().iter().any(|batch| batch.has_headers())))
-        .then_some(self.shape);
+        let one_by_one = self.shape.is_more(parcel).then_some(&self.shape);
         let mut met = meet::meet(live, &mut plan, parcel, one_by_one, self.in_flight_messages_max).await;
         let board = live.producer.reports().board.clone();
         let (ticket, answer) = board.claim(plan.len(), self.in_flight_messages_max).await;
@@ -382,7 +387,7 @@ fn hand_over(
     parcel: &Parcel,
     ticket: &Ticket,
     at: &mut Progress,
-    one_by_one: Option<Shape>,
+    one_by_one: Option<&Shape>,
 ) -> bool {
     while let Some(&group) = plan.groups().get(at.group) {
         at.entry = at.entry.max(group.start);
@@ -406,7 +411,7 @@ fn put(
     parcel: &Parcel,
     group: Group,
     ticket: &Ticket,
-    one_by_one: Option<Shape>,
+    one_by_one: Option<&Shape>,
 ) -> Vec<(usize, RDKafkaErrorCode)> {
     let topic = live.topics.get(group.topic);
     let messages = plan.messages(parcel, group.start, group.end);
@@ -487,6 +492,25 @@ impl Output for KafkaOutput {
         WriteLimits { bytes_max: 4 << 20, in_flight_max: WRITES_MAX as usize, ..WriteLimits::IMMEDIATE }
     }
 
+    fn archive(&mut self, pipeline: &str) -> Option<Vec<Fault>> {
+        self.shape.archive = Some(pipeline.into());
+        let of_outputs = [
+            ("key", self.address.key.is_some(), "an archive keeps the key that a message was received with"),
+            ("headers", !self.shape.headers, "an archive keeps the headers of each message"),
+            (
+                "timestamp",
+                self.shape.timestamps,
+                "an archive keeps it in a header: by its time of writing a message is retained",
+            ),
+        ];
+        let faults = of_outputs.into_iter().filter(|(_, is_set, _)| *is_set).map(|(field, _, label)| {
+            Fault::new("conflicting-fields", field, format!("`{field}` does not go together with `archive`"))
+                .label(label)
+                .help("remove it")
+        });
+        Some(faults.collect())
+    }
+
     fn address(&self, message: MessageRef<'_>) -> Result<Addressed, (String, String)> {
         let mut addressed = Addressed::of(message).to(&self.address.topic, message)?;
         if let Some(template) = &self.address.key {
@@ -510,11 +534,12 @@ impl Output for KafkaOutput {
 
     fn probe(&self, _once: Once, _payload: &shape::Shape, limit: Duration) -> Option<Probe> {
         let topic = self.address.topic.constant().map(str::to_owned);
-        let (bytes_max, keyed) = (self.message_bytes_max, self.address.key.is_some());
+        let (keyed, keeps) = (self.address.key.is_some(), self.shape.archive.is_some());
+        let used = kafka::Use::Write { bytes_max: self.message_bytes_max, keyed, keeps };
         let probe = kafka::ask(&self.connection, &self.brokers, limit, move |brokers| {
             let mut faults = brokers.advertised()?;
             if let Some(topic) = topic {
-                faults.extend(brokers.topic("topic", &topic, kafka::Use::Write { bytes_max, keyed })?);
+                faults.extend(brokers.topic("topic", &topic, used)?);
             }
             Ok(faults)
         });

@@ -26,7 +26,7 @@ fn map(known: &[(&str, Shape)]) -> Shape {
 
 fn review(columns: &str, rules: Rules, payload: &Shape) -> Vec<String> {
     let name = TableName { database: "d".into(), table: "t".into() };
-    let faults = Review::of(table(columns), rules, &name, true).payload(payload);
+    let faults = Review::of(Arc::new(table(columns)), rules, &name, true).payload(payload);
     faults.into_iter().map(|f| format!("{:?} {}: {} ({})", f.severity, f.code, f.title, f.label)).collect()
 }
 
