@@ -11,16 +11,14 @@ use std::{
 };
 
 use common::{
-    Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA, Stack, Streamer, complete, equal, full, kafka::Producer, load::Load, note,
+    Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA, Stack, Streamer, complete, equal, full,
+    kafka::Producer,
+    load::Load,
+    note,
+    store::{ObjectStore, packages},
 };
 use rand::Rng as _;
 use serde_json::Value;
-
-/// Where the Python packages are that tests use.
-fn packages() -> String {
-    let packages = Command::new("python3").args(["services/stack.py", "python"]).current_dir(common::root()).output();
-    String::from_utf8(packages.expect("python3 can be started").stdout).expect("a path").trim().to_owned()
-}
 
 /// Every message of an archive, read with pyarrow.
 #[track_caller]
@@ -177,96 +175,6 @@ fn kill_9_loses_no_acknowledged_message_and_breaks_no_file() {
     note(format!("{kills} kills: {sent} sent, {} archived, {} of them again", rows.len(), rows.len() - sent as usize));
 }
 
-/// An S3-compatible store with the bucket `archive`, for as long as this lives.
-struct ObjectStore {
-    server: std::process::Child,
-    address: String,
-    log: PathBuf,
-}
-
-impl ObjectStore {
-    fn start(case: &Case) -> Self {
-        let port = common::streamer::free_port();
-        let (log, address) = (case.folder().join("store.log"), format!("127.0.0.1:{port}"));
-        let store = Self { server: Self::serve(&address, &log), address, log };
-        store.make_bucket();
-        store
-    }
-
-    fn serve(address: &str, log: &Path) -> std::process::Child {
-        let (host, port) = address.split_once(':').expect("an address has a port");
-        let log = std::fs::File::options().create(true).append(true).open(log).expect("a log");
-        Command::new("python3")
-            .args(["-m", "moto.server", "-H", host, "-p", port])
-            .env("PYTHONPATH", packages())
-            .stdout(log.try_clone().expect("a file handle can be copied"))
-            .stderr(log)
-            .spawn()
-            .expect("python3 can be started")
-    }
-
-    /// What it holds is gone with it.
-    fn kill(&mut self) {
-        self.server.kill().expect("a child can be killed");
-        self.server.wait().expect("a child can be waited for");
-    }
-
-    /// Comes again as a new one, without the bucket.
-    fn start_again(&mut self) {
-        self.server = Self::serve(&self.address, &self.log);
-    }
-
-    #[track_caller]
-    fn make_bucket(&self) {
-        common::eventually("the object store makes a bucket", || {
-            let (status, body) = common::http::request("PUT", &self.address, "/archive", "", b"")?;
-            equal(status, 200).map_err(|wrong| format!("{wrong}: {body}"))
-        });
-    }
-
-    /// The shipped pipeline from MQTT, whose files go here, often.
-    fn pipeline(&self, case: &Case) -> PathBuf {
-        let old = "    path: ${ARCHIVE_DIR:-../archive}/mqtt-to-kafka\n";
-        let options = format!(
-            "{{ aws_endpoint: 'http://{}', aws_allow_http: 'true', aws_region: us-east-1, aws_access_key_id: id, \
-             aws_secret_access_key: hunter2-secret }}",
-            self.address
-        );
-        let new = format!(
-            "{old}    url: s3://archive/some/where\n    options: {options}\n    roll_bytes: 1048576\n    roll_s: 1\n"
-        );
-        case.changed(MQTT_TO_KAFKA, &[(old, &new)])
-    }
-
-    /// Copies every object to a folder.
-    #[track_caller]
-    fn fetch(&self, to: &Path) {
-        let script = "import boto3, pathlib, sys\n\
-            s3 = boto3.client('s3', endpoint_url=sys.argv[1], aws_access_key_id='id', aws_secret_access_key='hunter2-secret', region_name='us-east-1')\n\
-            for page in s3.get_paginator('list_objects_v2').paginate(Bucket='archive'):\n\
-            \x20   for found in page.get('Contents', []):\n\
-            \x20       path = pathlib.Path(sys.argv[2], found['Key'])\n\
-            \x20       path.parent.mkdir(parents=True, exist_ok=True)\n\
-            \x20       s3.download_file('archive', found['Key'], str(path))\n";
-        let url = format!("http://{}", self.address);
-        let mut command = Command::new("python3");
-        let done = command.args(["-c", script, &url]).arg(to).env("PYTHONPATH", packages()).output().expect("python3");
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    }
-
-    fn signal(&self, name: &str) {
-        let done = Command::new("kill").args(["-s", name, &self.server.id().to_string()]).status();
-        assert!(done.expect("kill can be started").success());
-    }
-}
-
-impl Drop for ObjectStore {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
 #[test]
 fn kill_9_while_archiving_to_an_object_store_loses_no_message_and_breaks_no_file() {
     let case = Case::new(&Stack::running(), "archs3");
@@ -387,4 +295,63 @@ fn an_archive_that_cannot_be_written_holds_the_pipeline_up_and_loses_nothing() {
     case.nothing_lost_in_topic(&streamer, sent);
     assert_eq!(streamer.terminate().code(), Some(0));
     complete(&numbers(&read(&folder)), sent).expect("every message is archived");
+}
+
+/// A small disk for as long as this lives.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// `None` where nobody may mount one.
+    fn mount(folder: &Path) -> Option<Self> {
+        std::fs::create_dir_all(folder).expect("a folder can be made");
+        let mut command = Command::new("mount");
+        let done = command.args(["-t", "tmpfs", "-o", "size=24m", "none"]).arg(folder).output();
+        done.is_ok_and(|done| done.status.success()).then(|| Self(folder.to_owned()))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_holds_the_pipeline_up_and_loses_nothing() {
+    let case = Case::new(&Stack::running(), "archnospc");
+    let disk = Disk::mount(Path::new(&case.environment["ARCHIVE_DIR"]));
+    let mut streamer = Streamer::start_under(&["env", "--ignore-signal=XFSZ"], &case, &[restless(&case)]);
+    streamer.wait_ready();
+    let filler = Path::new(&case.environment["ARCHIVE_DIR"]).join("filler");
+    // Where no disk may be mounted, no file may grow: the kernel refuses what is appended just so.
+    let limit = |bytes: &str| {
+        let pid = streamer.pid().to_string();
+        let done = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:")]).status();
+        assert!(done.expect("prlimit can be started").success());
+    };
+    let load = Load::mqtt(&case, 1000);
+    streamer.wait_deliveries(1000);
+    match &disk {
+        // As much as there is room for.
+        Some(_) => assert!(std::fs::write(&filler, vec![0; 24 << 20]).is_err(), "the disk is small"),
+        None => {
+            note("no disk can be mounted here: files may not grow instead");
+            limit("100000");
+        }
+    }
+    let reason = streamer.wait_fault("mqtt-to-kafka/archive/archive");
+    let full = if disk.is_some() { "No space left on device" } else { "File too large" };
+    assert!(reason.starts_with("cannot archive to `") && reason.contains(full), "{reason}");
+    common::streamer::outage(2);
+    match &disk {
+        Some(_) => std::fs::remove_file(&filler).expect("a file can be removed"),
+        None => limit("unlimited"),
+    }
+    streamer.wait_ready();
+    let sent = load.stop();
+    case.nothing_lost_in_topic(&streamer, sent);
+    assert_eq!(streamer.terminate().code(), Some(0));
+    let folder = archive(&case, MQTT_TO_KAFKA);
+    complete(&numbers(&read(&folder)), sent).expect("every message is archived");
+    assert_eq!(unfinished(&folder), 0);
 }

@@ -5,7 +5,10 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::{Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA, Stack, equal, full, kafka::Producer, note, streamer::output};
+use common::{
+    Case, KAFKA_TO_CLICKHOUSE, MQTT_TO_KAFKA, Stack, equal, full, kafka::Producer, note, store::ObjectStore,
+    streamer::output,
+};
 
 /// Archives `count` messages by running the shipped pipeline into the case's table.
 fn archived(case: &Case, count: u32) -> PathBuf {
@@ -144,6 +147,73 @@ fn a_selection_is_counted_and_files_that_are_none_stop_it() {
     let (code, out, err) = replay(&case, &archive, &["--skip-unreadable", "--key", "phone-7"]);
     assert_eq!((code, out.as_str()), (0, "10 messages replayed\n"), "{err}");
     assert_eq!(case.stack.clickhouse.count(&second).expect("a count"), 10);
+}
+
+#[test]
+fn an_archive_in_an_object_store_is_replayed_from_there() {
+    let mut case = Case::new(&Stack::running(), "replays3");
+    let archive = archived(&case, 3_000);
+    let store = ObjectStore::start(&case);
+    store.put(&archive, "some/where");
+    let (_, second) = second_table(&mut case);
+    // Only what is no secret is on the command line.
+    let options: Vec<_> = store.options().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let (secret, options) = options.split_last().expect("there are some");
+    case.environment.insert("AWS_SECRET_ACCESS_KEY", secret.split_once('=').expect("a value").1.to_owned());
+    let options: Vec<_> = options.iter().flat_map(|option| ["--option", option]).collect();
+    let run = |url: &str, more: &[&str]| {
+        let done = replay(&case, std::path::Path::new(url), &[&options, more].concat());
+        assert!(!done.2.contains("hunter2"), "{}", done.2);
+        done
+    };
+    let (code, out, err) = run("s3://archive/some/where", &["--dry-run"]);
+    assert!(code == 0 && out.starts_with("3000 messages, "), "{out}{err}");
+    let (code, out, err) = run("s3://archive/some/where", &["--dry-run", "--key", "phone-7", "--limit", "5"]);
+    assert!(code == 0 && out.starts_with("5 messages, "), "{out}{err}");
+    let (code, out, err) = run("s3://archive/some/where", &["--dry-run", "--to", "2020-01-01"]);
+    assert!(code == 0 && out.starts_with("0 messages, 0 bytes of payload, in 0 files"), "{out}{err}");
+    let clickhouse = &case.stack.clickhouse;
+    for source in ["s3://archive/some/where/", "s3://archive/some/where", archive.to_str().expect("UTF-8")] {
+        // The same files, wherever they lie: the same ranges, which the table has had.
+        let done = if source.contains("://") { run(source, &[]) } else { replay(&case, &archive, &[]) };
+        assert_eq!((done.0, done.1.as_str()), (0, "3000 messages replayed\n"), "{source}: {}", done.2);
+        assert_eq!(clickhouse.count(&second).expect("a count"), 3_000, "{source}");
+    }
+    let (code, _, err) = run("s3://archive/no/where", &[]);
+    assert!(code == 2 && err.contains("cannot read `s3://archive/no/where`: nothing lies there"), "{err}");
+    let (code, _, err) = run("s3://nobody/some/where", &[]);
+    assert!(code == 2 && err.contains("cannot read `s3://nobody/some/where`: 404 Not Found: NoSuchBucket: "), "{err}");
+    let (code, _, err) = run("s3://archive/some/where", &["--option", "aws_regoin=x"]);
+    assert!(code == 2 && err.contains("it has no option `aws_regoin`"), "{err}");
+
+    // As an input of a pipeline.
+    let options = store.options().map(|(name, value)| format!("{name}: '{value}'")).join(", ");
+    let file = case.write(
+        "from.yaml",
+        &format!(
+            "name: from\ninputs:\n  archive:\n    parquet: {{ url: s3://archive/some/where, keys: phone-7, options: {{ {options} }} }}\n\
+             steps:\n  - map: '#{{ ts: payload.payload.ts }}'\noutputs:\n  lines:\n    file: {{ path: from.jsonl }}\n\
+             dead_letter:\n  file: {{ path: dead.jsonl }}\n"
+        ),
+    );
+    let done =
+        output(&case, &["run", file.to_str().expect("UTF-8"), "--state-dir", case.state().to_str().expect("UTF-8")]);
+    let log = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success() && !log.contains("hunter2"), "{log}");
+    let lines = std::fs::read_to_string(case.folder().join("from.jsonl")).expect("lines");
+    assert_eq!(lines.lines().count(), 150);
+
+    // A file that is none is named by its URL; a store that does not answer leaves nothing out.
+    let broken = case.folder().join("broken");
+    std::fs::create_dir(&broken).and_then(|()| std::fs::write(broken.join("x.parquet"), "no Parquet")).expect("a file");
+    store.put(&broken, "some/where");
+    let (code, _, err) = run("s3://archive/some/where", &[]);
+    assert!(code == 2 && err.contains("`s3://archive/some/where/x.parquet` is no whole Parquet file"), "{err}");
+    let (code, out, err) = run("s3://archive/some/where", &["--skip-unreadable", "--dry-run"]);
+    assert!(code == 0 && out.starts_with("3000 messages, "), "{out}{err}");
+    drop(store);
+    let (code, out, err) = run("s3://archive/some/where", &["--skip-unreadable", "--dry-run"]);
+    assert!(code == 2 && out.is_empty() && err.contains("cannot read `s3://archive/some/where`: "), "{out}{err}");
 }
 
 #[test]

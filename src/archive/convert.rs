@@ -22,7 +22,10 @@ use parquet::{
     schema::{parser::parse_message_type, types::ColumnPath},
 };
 
-use super::{Row, SEGMENTS, VERSION, VERSION_KEY, segment::Content};
+use super::{
+    Row, SEGMENTS, VERSION, VERSION_KEY,
+    segment::{Content, Spot},
+};
 
 /// Columns, in order. Optional ones are empty where the input has no such thing.
 const SCHEMA: &str = "message archive {
@@ -46,8 +49,8 @@ const SCHEMA: &str = "message archive {
 /// Number of `received_at`, by which files are sorted.
 const RECEIVED_AT: i32 = 5;
 
-/// A row group is closed at this many bytes of messages, or at this many messages.
-const GROUP_BYTES: usize = 32 << 20;
+/// A row group is closed at this many bytes of messages, or at this many messages. It is what is held in memory at once.
+const GROUP_BYTES: u64 = 8 << 20;
 const GROUP_ROWS: usize = 128 << 10;
 
 /// Writes the Parquet files of a segment and hands each to `place` with the name that it has in the archive. Answers how
@@ -62,13 +65,13 @@ pub(super) fn convert(
     place: &dyn Fn(&Path, &str) -> io::Result<()>,
 ) -> io::Result<usize> {
     // Stable: messages of the same millisecond stay in the order they came.
-    content.rows.sort_by_key(|&(received_at_ms, _)| received_at_ms);
+    content.rows.sort_by_key(|spot| spot.received_at_ms);
     let mut files = 0;
-    for rows in content.rows.chunk_by(|a, b| hour(a.0) == hour(b.0)) {
+    for rows in content.rows.chunk_by(|a, b| hour(a.received_at_ms) == hour(b.received_at_ms)) {
         let part = folder.join(SEGMENTS).join(format!("{id}.part"));
         let file = write(File::create(&part)?, content, rows).map_err(io::Error::other)?;
         file.sync_all()?;
-        place(&part, &format!("{}/{id}.parquet", hour_folder(rows[0].0)))?;
+        place(&part, &format!("{}/{id}.parquet", hour_folder(rows[0].received_at_ms)))?;
         files += 1;
     }
     Ok(files)
@@ -88,19 +91,23 @@ pub(super) fn rename(folder: &Path, part: &Path, name: &str) -> io::Result<()> {
     File::open(hour)?.sync_all()
 }
 
-/// Hours since 1970.
+/// A time of the calendar: one beyond it, of a broken clock, counts as its last or first.
+fn time(ms: i64) -> jiff::Timestamp {
+    let last = if ms < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+    jiff::Timestamp::from_millisecond(ms).unwrap_or(last)
+}
+
+/// Hours since 1970. Messages of the same hour go to the same file, those of two hours never to one name.
 fn hour(ms: i64) -> i64 {
-    ms.div_euclid(3_600_000)
+    time(ms).as_second().div_euclid(3600)
 }
 
 /// `date=2026-11-24/hour=09`, in UTC.
 fn hour_folder(ms: i64) -> String {
-    // A clock may be wrong, but it does not leave the calendar.
-    let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    time.strftime("date=%Y-%m-%d/hour=%H").to_string()
+    time(ms).strftime("date=%Y-%m-%d/hour=%H").to_string()
 }
 
-fn write(file: File, content: &Content, rows: &[(i64, usize)]) -> Result<File, ParquetError> {
+fn write(file: File, content: &Content, rows: &[Spot]) -> Result<File, ParquetError> {
     let column = |name: &str| ColumnPath::from(name.split('.').map(str::to_owned).collect::<Vec<_>>());
     let version = KeyValue::new(VERSION_KEY.to_owned(), VERSION.to_string());
     let sorting = SortingColumn { column_idx: RECEIVED_AT, descending: false, nulls_first: false };
@@ -120,14 +127,16 @@ fn write(file: File, content: &Content, rows: &[(i64, usize)]) -> Result<File, P
     let mut left = rows;
     while !left.is_empty() {
         let mut bytes = 0;
-        let fits = left.iter().take(GROUP_ROWS).take_while(|&&(_, at)| {
+        let fits = left.iter().take(GROUP_ROWS).take_while(|spot| {
             let goes_on = bytes < GROUP_BYTES;
-            bytes += content.row(at).payload.len();
+            bytes += u64::from(spot.length);
             goes_on
         });
         let (group, rest) = left.split_at(fits.count());
-        let group: Vec<Row<'_>> = group.iter().map(|&(_, at)| content.row(at)).collect();
-        write_group(&mut writer, content, &group)?;
+        let (bytes, places) = content.load(group)?;
+        let group: Option<Vec<Row<'_>>> = places.iter().map(|&at| Row::read(&mut &bytes[at..])).collect();
+        let group = group.ok_or_else(|| ParquetError::General("the segment changed while it was read".to_owned()))?;
+        write_group(&mut writer, &content.pipeline, &bytes, &group)?;
         left = rest;
     }
     writer.into_inner()
@@ -136,12 +145,13 @@ fn write(file: File, content: &Content, rows: &[(i64, usize)]) -> Result<File, P
 /// Columns in the order of the schema.
 fn write_group(
     writer: &mut SerializedFileWriter<File>,
-    content: &Content,
+    pipeline: &str,
+    bytes: &Bytes,
     rows: &[Row<'_>],
 ) -> Result<(), ParquetError> {
     let bytes = |part: &[u8]| match part {
         [] => ByteArray::from(Bytes::new()),
-        part => ByteArray::from(content.bytes.slice_ref(part)),
+        part => ByteArray::from(bytes.slice_ref(part)),
     };
     let mut open = writer.next_row_group()?;
     let group = &mut open;
@@ -170,7 +180,7 @@ fn write_group(
     put::<ByteArrayType>(group, &values, Some(&defined), Some(&repeated))?;
     all::<Int32Type>(group, rows.iter().map(|row| row.qos.into()))?;
     all::<BoolType>(group, rows.iter().map(|row| row.retain))?;
-    let pipeline = ByteArray::from(content.pipeline.as_bytes());
+    let pipeline = ByteArray::from(pipeline.as_bytes());
     all::<ByteArrayType>(group, rows.iter().map(|_| pipeline.clone()))?;
     all::<ByteArrayType>(group, rows.iter().map(|row| bytes(row.input.as_bytes())))?;
     all::<ByteArrayType>(group, rows.iter().map(|row| bytes(row.payload)))?;

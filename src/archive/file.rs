@@ -2,7 +2,12 @@
 //!
 //! Needed are `payload` and `received_at`; a column that a file of an older version lacks is empty. Other tools may have
 //! written a file anew: which columns may be null, and the unit of times, is read from the file.
-use std::{fs::File, ops::Range, path::Path};
+use std::{
+    fs::File,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use parquet::{
     basic::{LogicalType, TimeUnit, Type},
@@ -10,14 +15,18 @@ use parquet::{
     data_type::{BoolType, ByteArray, ByteArrayType, DataType, Int32Type, Int64Type},
     errors::ParquetError,
     file::{
-        metadata::RowGroupMetaData,
+        metadata::{ColumnChunkMetaData, RowGroupMetaData},
         reader::{FileReader as _, SerializedFileReader},
         statistics::Statistics,
     },
     schema::types::SchemaDescriptor,
 };
 
-use super::{VERSION, VERSION_KEY};
+use super::{
+    VERSION, VERSION_KEY,
+    place::{Blob, Unreachable, Window},
+    remote::Object,
+};
 use crate::message::{ArenaFull, Origin, SourceBuilder};
 
 /// Why a file cannot be read as a part of an archive.
@@ -25,10 +34,10 @@ use crate::message::{ArenaFull, Origin, SourceBuilder};
 pub enum ReadError {
     /// The file itself.
     #[error("cannot be read: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
     /// Cut off, or not Parquet at all.
     #[error("is no whole Parquet file: {0}")]
-    Parquet(#[from] ParquetError),
+    Parquet(ParquetError),
     /// Parquet of somebody else.
     #[error("is no file of an archive: {0}")]
     Foreign(String),
@@ -37,9 +46,30 @@ pub enum ReadError {
     Newer(String),
 }
 
+impl From<ParquetError> for ReadError {
+    fn from(error: ParquetError) -> Self {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(error) = cause {
+            if let Some(Unreachable(error)) = error.downcast_ref() {
+                return Self::Io(std::io::Error::new(error.kind(), error.to_string()));
+            }
+            cause = error.source();
+        }
+        Self::Parquet(error)
+    }
+}
+
+/// The `parquet` crate panics at some numbers that no writer writes: to us that is one more way to be broken.
+fn guarded<T>(read: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    let broken = |_| Err(ParquetError::General("its numbers contradict each other".to_owned()).into());
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(broken)
+}
+
 /// A file that is read from front to back.
 pub struct Reader {
-    file: SerializedFileReader<File>,
+    file: SerializedFileReader<Blob>,
+    /// Of an object: what is asked for before it is read.
+    window: Option<Window>,
     places: Places,
     /// Row groups that are still to be read, and the number of the first message of each.
     groups: std::vec::IntoIter<(usize, u64)>,
@@ -111,7 +141,21 @@ impl Reader {
     /// # Errors
     /// It is no file of an archive that this version knows.
     pub fn open(path: &Path, time: &Range<i64>) -> Result<Self, ReadError> {
-        let file = SerializedFileReader::new(File::open(path)?)?;
+        Self::of(Blob::File(File::open(path).map_err(ReadError::Io)?), time)
+    }
+
+    /// The same for an object.
+    pub(super) fn of_object(object: &Object, time: &Range<i64>) -> Result<Self, ReadError> {
+        Self::of(Blob::of_object(object.clone()), time)
+    }
+
+    fn of(file: Blob, time: &Range<i64>) -> Result<Self, ReadError> {
+        guarded(|| Self::begin(file, time))
+    }
+
+    fn begin(file: Blob, time: &Range<i64>) -> Result<Self, ReadError> {
+        let window = file.window();
+        let file = SerializedFileReader::new(file)?;
         let metadata = file.metadata();
         let about = metadata.file_metadata();
         let version = about.key_value_metadata().into_iter().flatten().find(|kv| kv.key == VERSION_KEY);
@@ -130,7 +174,7 @@ impl Reader {
             }
             first += u64::try_from(group.num_rows()).unwrap_or(0);
         }
-        Ok(Self { file, places, groups: groups.into_iter(), open: None })
+        Ok(Self { file, window, places, groups: groups.into_iter(), open: None })
     }
 
     /// How many messages the row groups hold that are still to be read.
@@ -152,6 +196,10 @@ impl Reader {
     /// # Errors
     /// The file is broken.
     pub fn next_chunk(&mut self) -> Result<Option<Chunk>, ReadError> {
+        guarded(|| self.next())
+    }
+
+    fn next(&mut self) -> Result<Option<Chunk>, ReadError> {
         loop {
             if let Some(group) = &mut self.open
                 && let Some(chunk) = group.read(self.places.units)?
@@ -159,6 +207,13 @@ impl Reader {
                 return Ok(Some(chunk));
             }
             let Some((index, first)) = self.groups.next() else { return Ok(None) };
+            if let Some(window) = &self.window {
+                let columns = self.file.metadata().row_group(index).columns().iter();
+                let ranges = columns.map(ColumnChunkMetaData::byte_range);
+                let bounds = ranges.map(|(start, length)| (start, start.saturating_add(length)));
+                let (start, end) = bounds.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
+                window.ahead(start..end)?;
+            }
             self.open = Some(Group::open(&self.file, &self.places, index, first)?);
         }
     }
@@ -281,7 +336,7 @@ fn may_hold(group: &RowGroupMetaData, places: &Places, time: &Range<i64>) -> boo
 }
 
 impl Group {
-    fn open(file: &SerializedFileReader<File>, places: &Places, index: usize, first: u64) -> Result<Self, ReadError> {
+    fn open(file: &SerializedFileReader<Blob>, places: &Places, index: usize, first: u64) -> Result<Self, ReadError> {
         let group = file.get_row_group(index)?;
         let rows = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
         let bytes = usize::try_from(group.metadata().total_byte_size()).unwrap_or(0);

@@ -12,6 +12,7 @@
 //! makes the same files again. Days and hours are those of `received_at`, in UTC.
 mod convert;
 mod file;
+mod place;
 mod read;
 mod remote;
 mod row;
@@ -19,7 +20,8 @@ mod segment;
 mod store;
 
 pub use file::{Chunk, ReadError, Reader};
-pub use read::{Part, Parts, list};
+pub use place::Place;
+pub use read::{Part, Parts, list, rows};
 pub use remote::Remote;
 pub use row::{Headers, Row};
 pub use segment::frames;

@@ -6,7 +6,7 @@
 //! ```
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -81,72 +81,122 @@ impl Segment {
     }
 }
 
-/// What a segment holds.
+/// What a segment holds. Its messages stay in the file until they are loaded: a segment may be as large as `roll_bytes`.
 pub(super) struct Content {
     pub pipeline: String,
-    pub bytes: Bytes,
-    /// Of each message: when it was received, and where it stands in `bytes`.
-    pub rows: Vec<(i64, usize)>,
+    file: File,
+    pub rows: Vec<Spot>,
     /// Bytes at its end that are no whole frames.
-    pub torn: usize,
+    pub torn: u64,
     /// There are whole frames behind the first broken one: this is no crash's doing alone.
     pub is_damaged: bool,
 }
 
+/// Where a message stands in a segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spot {
+    pub received_at_ms: i64,
+    at: u64,
+    pub length: u32,
+}
+
 impl Content {
-    /// The message that stands at a place of `rows`.
-    pub fn row(&self, at: usize) -> Row<'_> {
-        Row::read(&mut &self.bytes[at..]).expect("it was read before")
+    /// Some of the messages, in the order of `spots`: their bytes, and where in these each begins.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn load(&self, spots: &[Spot]) -> io::Result<(Bytes, Vec<usize>)> {
+        let wanted: u64 = spots.iter().map(|spot| u64::from(spot.length)).sum();
+        let start = spots.iter().map(|spot| spot.at).min().unwrap_or_default();
+        let end = spots.iter().map(|spot| spot.at + u64::from(spot.length)).max().unwrap_or_default();
+        let mut bytes = Vec::new();
+        // Sorted by time they stand close together, unless a clock has jumped.
+        if end - start <= SPREAD_MAX * wanted {
+            read_at(&self.file, start, end - start, &mut bytes)?;
+            let places = spots.iter().map(|spot| (spot.at - start) as usize).collect();
+            return Ok((bytes.into(), places));
+        }
+        let (mut one, mut places) = (Vec::new(), Vec::with_capacity(spots.len()));
+        for spot in spots {
+            read_at(&self.file, spot.at, spot.length.into(), &mut one)?;
+            places.push(bytes.len());
+            bytes.extend_from_slice(&one);
+        }
+        Ok((bytes.into(), places))
     }
 }
 
-/// Reads a segment, one that is still written too. `None` when it is no segment, or one of another version.
+/// Messages are read one by one when they are spread over more than so many times their bytes.
+const SPREAD_MAX: u64 = 4;
+
+/// Looks through a segment, one that is still written too. `None` when it is no segment, or one of another version.
 ///
 /// # Errors
 /// The file cannot be read.
 pub(super) fn read(path: &Path) -> io::Result<Option<Content>> {
-    let bytes = Bytes::from(std::fs::read(path)?);
-    if bytes.len() < MAGIC.len() + 4 && MAGIC.starts_with(&bytes[..bytes.len().min(MAGIC.len())]) {
-        // Not even its head was written when the process died.
-        return Ok(Some(Content { pipeline: String::new(), bytes, rows: Vec::new(), torn: 0, is_damaged: false }));
+    let file = File::open(path)?;
+    let whole = file.metadata()?.len();
+    let (mut head, mut name) = (Vec::new(), Vec::new());
+    (&file).take(MAGIC.len() as u64 + 4).read_to_end(&mut head)?;
+    let mut content = Content { pipeline: String::new(), file, rows: Vec::new(), torn: 0, is_damaged: false };
+    let Some((magic, length)) = head.split_last_chunk().filter(|_| head.len() == MAGIC.len() + 4) else {
+        // Perhaps not even its head was written when the process died.
+        return Ok(MAGIC.starts_with(&head[..head.len().min(MAGIC.len())]).then_some(content));
+    };
+    if magic != MAGIC {
+        return Ok(None);
     }
-    let Some(rest) = bytes.strip_prefix(MAGIC) else { return Ok(None) };
-    let Some((length, rest)) = rest.split_first_chunk() else { return Ok(None) };
-    let length = u32::from_le_bytes(*length) as usize;
-    let name = &rest[..length.min(rest.len())];
-    let pipeline = String::from_utf8_lossy(name).into_owned();
-    let mut rows = Vec::new();
-    let mut at = bytes.len() - rest.len() + name.len();
-    while let Some((body, end)) = frame(&bytes, at) {
-        let before = rows.len();
-        let mut left = body;
-        while let Some(row) = (!left.is_empty()).then(|| (end - left.len(), Row::read(&mut left))) {
-            let (at, Some(row)) = row else {
+    (&content.file).take(u32::from_le_bytes(*length).into()).read_to_end(&mut name)?;
+    content.pipeline = String::from_utf8_lossy(&name).into_owned();
+    let mut at = (head.len() + name.len()) as u64;
+    let mut body = Vec::new();
+    while frame(&content.file, at, whole, &mut body)?.is_some() {
+        let start = at + FRAME_HEAD as u64;
+        let mut left = &body[..];
+        while !left.is_empty() {
+            let before = left.len();
+            let Some(row) = Row::read(&mut left) else {
                 // Its checksum is right, so this program has another idea of a message than the one that wrote it.
-                rows.truncate(before);
                 return Ok(None);
             };
-            rows.push((row.received_at_ms, at));
+            let (place, length) = (start + (body.len() - before) as u64, (before - left.len()) as u32);
+            content.rows.push(Spot { received_at_ms: row.received_at_ms, at: place, length });
         }
-        at = end;
+        at = start + body.len() as u64;
     }
-    let torn = bytes.len() - at;
-    // Its length may be right where its bytes are not.
-    let skipped = bytes.get(at..).and_then(|rest| rest.first_chunk()).map(|length| u32::from_le_bytes(*length));
-    let next = skipped.and_then(|length| at.checked_add(FRAME_HEAD + length as usize));
-    let is_damaged = next.is_some_and(|next| frame(&bytes, next).is_some());
-    Ok(Some(Content { pipeline, bytes, rows, torn, is_damaged }))
+    content.torn = whole - at.min(whole);
+    // The length of the first broken frame may be right where its bytes are not.
+    if whole >= at + FRAME_HEAD as u64 {
+        read_at(&content.file, at, 4, &mut body)?;
+        let length = u32::from_le_bytes(*body.first_chunk().expect("four were read"));
+        let next = at + FRAME_HEAD as u64 + u64::from(length);
+        content.is_damaged = frame(&content.file, next, whole, &mut body)?.is_some();
+    }
+    Ok(Some(content))
 }
 
-/// The body of the frame at `at`, and its end.
-fn frame(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
-    let rest = bytes.get(at..)?;
-    let (length, rest) = rest.split_first_chunk()?;
-    let (sum, rest) = rest.split_first_chunk()?;
-    let body = rest.get(..u32::from_le_bytes(*length) as usize)?;
+/// Reads the body of the frame at `at` of a file with `whole` bytes. `None` when no whole one is there.
+fn frame(file: &File, at: u64, whole: u64, body: &mut Vec<u8>) -> io::Result<Option<()>> {
+    let start = at + FRAME_HEAD as u64;
+    if start > whole {
+        return Ok(None);
+    }
+    read_at(file, at, FRAME_HEAD as u64, body)?;
+    let (length, sum) = body.split_at(4);
+    let length = u64::from(u32::from_le_bytes(length.try_into().expect("it has four bytes")));
+    let sum = u64::from_le_bytes(sum.try_into().expect("it has eight bytes"));
     // A file that a crash has filled with zeros has no frame in it.
-    let is_whole = !body.is_empty() && xxh3_64(body) == u64::from_le_bytes(*sum);
-    is_whole.then_some((body, at + FRAME_HEAD + body.len()))
+    if length == 0 || length > whole - start {
+        return Ok(None);
+    }
+    read_at(file, start, length, body)?;
+    Ok((xxh3_64(body) == sum).then_some(()))
+}
+
+fn read_at(mut file: &File, at: u64, length: u64, into: &mut Vec<u8>) -> io::Result<()> {
+    into.resize(length as usize, 0);
+    file.seek(SeekFrom::Start(at))?;
+    file.read_exact(into)
 }
 
 #[cfg(test)]
@@ -172,6 +222,12 @@ pub(super) mod tests {
         Batch::new(source.finish())
     }
 
+    /// Payloads of all messages, in order.
+    fn payloads(content: &Content) -> Vec<Vec<u8>> {
+        let (bytes, places) = content.load(&content.rows).unwrap();
+        places.into_iter().map(|at| Row::read(&mut &bytes[at..]).unwrap().payload.to_vec()).collect()
+    }
+
     fn written(path: &Path, payloads: &[&[u8]]) -> u64 {
         let mut segment = Segment::create(path.to_owned(), "p").unwrap();
         for payload in payloads {
@@ -190,7 +246,8 @@ pub(super) mod tests {
         segment.append(&frames(batch(&payloads).iter(), 0)).unwrap();
         let content = read(&path).unwrap().unwrap();
         assert_eq!((content.pipeline.as_str(), content.torn, content.is_damaged), ("p", 0, false));
-        let rows: Vec<_> = content.rows.iter().map(|&(_, at)| content.row(at)).collect();
+        let (bytes, places) = content.load(&content.rows).unwrap();
+        let rows: Vec<_> = places.into_iter().map(|at| Row::read(&mut &bytes[at..]).unwrap()).collect();
         assert_eq!(rows.iter().map(|row| row.payload).collect::<Vec<_>>(), payloads);
         let row = rows[1];
         assert_eq!((row.topic, row.key, row.input), ("devices/a", None, "kafka"));
@@ -198,6 +255,11 @@ pub(super) mod tests {
         assert_eq!((row.timestamp_ms, row.received_at_ms), (Some(-5), 1_700_000_000_001));
         assert_eq!(row.headers.collect::<Vec<_>>(), [("h", &b"\x00\xff"[..]), ("h", b"")]);
         assert_eq!(rows[0].key, Some(&b"\xff\x00"[..]));
+        // Two that are far apart, the later one first, and none.
+        let (bytes, places) = content.load(&[content.rows[3], content.rows[0]]).unwrap();
+        let apart: Vec<_> = places.into_iter().map(|at| Row::read(&mut &bytes[at..]).unwrap().payload).collect();
+        assert_eq!(apart, [&b"four"[..], b"one"]);
+        assert!(bytes.len() < 1000 && content.load(&[]).unwrap().0.is_empty());
     }
 
     #[test]
@@ -214,7 +276,7 @@ pub(super) mod tests {
                 let Some(content) = read(&path).unwrap() else { continue };
                 assert!(content.rows.len() < 3 && !content.is_damaged, "cut at {cut}");
                 let expected = [&b"one"[..], b"two"];
-                let read: Vec<_> = content.rows.iter().map(|&(_, at)| content.row(at).payload).collect();
+                let read = payloads(&content);
                 assert_eq!(read, expected[..read.len()], "cut at {cut}");
             }
         }

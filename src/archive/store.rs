@@ -221,6 +221,8 @@ impl Shared {
                         "cannot finish a segment of the archive: {reason}. Its messages are safe in `{}`, and it is tried again",
                         path.display()
                     ));
+                    // It may be room that is missing.
+                    self.clean();
                     let mut state = self.state.lock();
                     if state.closing {
                         warn!(folder = %self.settings.folder.display(), segments = state.sealed.len(), reason, "not all of the archive is finished; the next start does it");
@@ -248,7 +250,8 @@ impl Shared {
         if age.is_none() && bytes.is_none() {
             return;
         }
-        let failed = clean(&self.settings.folder, age, bytes).err().map(|error| {
+        let now = jiff::Timestamp::now().as_millisecond();
+        let failed = clean(&self.settings.folder, now, age, bytes).err().map(|error| {
             let folder = self.settings.folder.display();
             warn!(%folder, %error, "cannot remove old files of the archive");
             format!("cannot remove old files of the archive from `{folder}`: {error}")
@@ -257,9 +260,9 @@ impl Shared {
     }
 }
 
-/// Removes the files of hours that ended before `age`, then the oldest until at most `bytes` are left.
-fn clean(folder: &Path, age: Option<Duration>, bytes: Option<u64>) -> io::Result<()> {
-    let now = jiff::Timestamp::now().as_millisecond();
+/// Removes the files of hours that ended longer ago than `age`, at the time `now`, then the oldest until at most `bytes` are
+/// left.
+fn clean(folder: &Path, now: i64, age: Option<Duration>, bytes: Option<u64>) -> io::Result<()> {
     let before = age.map(|age| now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
     let mut parts = Vec::new();
     for part in list(folder)? {
@@ -381,6 +384,9 @@ mod tests {
         leftovers(&folder.join(SEGMENTS)).unwrap().len()
     }
 
+    const DAY: Duration = Duration::from_secs(86_400);
+    /// 2026-11-24T08:00Z.
+    const NOW: i64 = 1_795_507_200_000;
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
@@ -473,13 +479,84 @@ mod tests {
         let future = "date=2200-01-01/hour=00/d.parquet";
         make(future);
         let left = || list(folder.path()).unwrap().len();
-        clean(folder.path(), None, Some(400)).unwrap();
+        clean(folder.path(), NOW, None, Some(400)).unwrap();
         assert_eq!(left(), 4);
-        clean(folder.path(), None, Some(399)).unwrap();
+        clean(folder.path(), NOW, None, Some(399)).unwrap();
         assert!(!folder.path().join("date=2020-01-01/hour=05").exists());
         assert_eq!(left(), 3);
-        clean(folder.path(), Some(Duration::from_secs(86_400)), None).unwrap();
+        clean(folder.path(), NOW, Some(DAY), None).unwrap();
         assert!(!folder.path().join("date=2020-01-01").exists());
         assert!(folder.path().join(future).exists() && folder.path().join("mine/c.parquet").exists());
+    }
+
+    #[test]
+    fn a_clock_that_jumps_loses_nothing_and_mixes_no_hours() {
+        const HOUR: i64 = 3_600_000;
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(settings(folder.path())).unwrap();
+        // Forward by an hour, back by two, before 1970, centuries ahead, and out of the calendar on both sides.
+        let times = [NOW, NOW + HOUR, NOW - HOUR, NOW + 1, -1, NOW + 175_000 * 24 * HOUR, i64::MAX, i64::MAX - HOUR];
+        let times: Vec<i64> = times.into_iter().chain([i64::MIN, i64::MIN + HOUR, NOW - HOUR]).collect();
+        let mut source = crate::message::SourceBuilder::new("mqtt");
+        for (n, &ms) in times.iter().enumerate() {
+            let fill = |o: &mut crate::message::Origin, _: &mut _| {
+                o.received_at_ms = ms;
+                Ok(())
+            };
+            source.push(n.to_string().as_bytes(), fill).unwrap();
+        }
+        store.append(&frames(crate::message::Batch::new(source.finish()).iter(), 0)).unwrap();
+        store.close(LONG);
+        let (mut found, mut files) = (Vec::new(), 0);
+        for part in list(folder.path()).unwrap() {
+            let mut reader = part.open(&(i64::MIN..i64::MAX)).unwrap();
+            while let Some(chunk) = reader.next_chunk().unwrap() {
+                assert!(chunk.received_at_ms.is_sorted());
+                let hours = chunk.received_at_ms.iter().map(|ms| ms.div_euclid(HOUR));
+                let inside = part.hour.is_none_or(|hour| hours.clone().all(|found| found == hour));
+                let at_the_end = chunk.received_at_ms.iter().all(|ms| ms.unsigned_abs() > 200_000_000_000_000);
+                assert!(inside || at_the_end, "{part:?}: {:?}", chunk.received_at_ms);
+                found.extend(chunk.received_at_ms);
+            }
+            files += 1;
+        }
+        // The two hours before and behind the calendar each share a file.
+        assert_eq!(files, 7);
+        let mut times = times;
+        times.sort_unstable();
+        found.sort_unstable();
+        assert_eq!(found, times);
+        // Age is told by the folder's name: a clock that is behind removes nothing that it should not.
+        clean(folder.path(), NOW - 10 * HOUR, Some(DAY), None).unwrap();
+        assert!(folder.path().join("date=2026-11-24/hour=07").exists());
+        clean(folder.path(), NOW + HOUR + DAY.as_millis() as i64, Some(DAY), None).unwrap();
+        assert!(!folder.path().join("date=2026-11-24/hour=07").exists());
+        assert!(folder.path().join("date=2026-11-24/hour=09").exists());
+    }
+
+    #[test]
+    fn what_waits_is_counted_and_a_segment_that_cannot_be_finished_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let metrics = FileMetrics::detached();
+        // Where the hour's folder should be lies a file.
+        fs::write(folder.path().join("date=2023-11-14"), "in the way").unwrap();
+        let wait = |what: &str, is_so: &dyn Fn() -> bool| {
+            let until = Instant::now() + LONG;
+            while !is_so() {
+                assert!(Instant::now() < until, "{what}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        let store = Store::open(Settings { roll_after: Duration::ZERO, ..settings(folder.path()) }, metrics.clone());
+        let store = store.unwrap();
+        put(&store, &[b"one"]);
+        let waiting = metrics.waiting_bytes.get();
+        assert!(waiting > 0);
+        wait("a fault", &|| metrics.health.is_faulty());
+        fs::remove_file(folder.path().join("date=2023-11-14")).unwrap();
+        wait("it is finished", &|| metrics.waiting_bytes.get() == 0);
+        wait("it works", &|| !metrics.health.is_faulty());
+        store.close(LONG);
+        assert_eq!(payloads(folder.path()), [b"one"]);
     }
 }

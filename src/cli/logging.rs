@@ -24,7 +24,8 @@ pub(super) struct Options {
 impl Options {
     /// Starts logging to standard error.
     pub(super) fn start(&self) -> anyhow::Result<()> {
-        let filter = EnvFilter::try_new(&self.log_level)
+        // It tells of each try; what a try was for tells of the trouble.
+        let filter = EnvFilter::try_new(format!("object_store=warn,{}", self.log_level))
             .map_err(|_| anyhow::anyhow!("`{}` is not a log level; write for example `debug`", self.log_level))?;
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         let started = match self.log_format {

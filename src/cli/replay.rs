@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{COULD_NOT, Command, FAULTS, eprint, files, print, progress::Shown};
 use crate::{
-    archive::Parts,
+    archive::{Parts, Place},
     config::{Document, Environment as Variables},
     diagnostic::{self, Format, Severity},
     input::parquet::{Archive, Plan, Position, Progress, Selection},
@@ -41,13 +41,18 @@ is replayed: an insert is named after the file, its rows and what was selected, 
 
 Examples:
   streamer replay archive/mqtt-to-kafka --pipeline pipelines/mqtt-to-kafka.yaml --from 2026-11-24 --to 2026-11-25
-  streamer replay archive/mqtt-to-kafka --pipeline new.yaml --topic 'devices/phone-7/#' --dry-run";
+  streamer replay archive/mqtt-to-kafka --pipeline new.yaml --topic 'devices/phone-7/#' --dry-run
+  streamer replay s3://archive/mqtt-to-kafka --option aws_region=eu-central-1 --pipeline new.yaml --from 2026-11-24";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = NOTES)]
 struct Replay {
-    /// The archive's folder, a folder in it, or one of its files
-    source: PathBuf,
+    /// The archive's folder, a folder in it, or one of its files; or their URL in an object store, `s3://bucket/folder`
+    source: String,
+    /// A setting of the object store, such as `aws_endpoint=https://s3.example.org`; may be given several times. Secrets are
+    /// better given as variables, such as AWS_SECRET_ACCESS_KEY
+    #[arg(long, value_name = "NAME=VALUE")]
+    option: Vec<String>,
     /// The pipeline whose steps and outputs get the messages
     #[arg(long, value_name = "FILE")]
     pipeline: PathBuf,
@@ -104,15 +109,22 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 impl Replay {
     fn run(self) -> anyhow::Result<ExitCode> {
         let selection = self.selection()?;
-        let parts = Parts::finish(&self.source)
-            .with_context(|| format!("cannot finish the archive `{}`", self.source.display()))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let parts = match &selection.place {
+            Place::Folder(folder) => {
+                Parts::finish(folder).with_context(|| format!("cannot finish the archive `{}`", folder.display()))?
+            }
+            Place::Store(_) => Parts::default(),
+        };
         if parts.open > 0 {
             eprint(&format!(
                 "note: a pipeline archives here just now; {} bytes of its last messages are in no file yet and are left out\n",
                 parts.open_bytes
             ));
         }
-        let (plan, unreadable) = Plan::make(&selection)?;
+        // Looking into a store waits for it here.
+        let inside = runtime.enter();
+        let (plan, unreadable) = Plan::make(&selection).map_err(|error| anyhow::anyhow!("{error}"))?;
         for file in &unreadable {
             eprint(&format!("{}: {file}\n", if self.skip_unreadable { "left out" } else { "error" }));
         }
@@ -125,6 +137,7 @@ impl Replay {
             print(&format!("{messages} messages, {bytes} bytes of payload, in {} files\n", plan.files()))?;
             return Ok(ExitCode::SUCCESS);
         }
+        drop(inside);
         let registry = self.plugins.registry(std::slice::from_ref(&self.pipeline))?;
         let document = Document::open(&self.pipeline, &Variables::of_process(), &registry)
             .with_context(|| format!("cannot read `{}`", self.pipeline.display()))?;
@@ -161,8 +174,7 @@ impl Replay {
         if pipeline.once == Once::No {
             eprint("note: outputs of this pipeline write messages again that they have had before\n");
         }
-        let about = format!("{} into {}", self.source.display(), pipeline.name);
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let about = format!("{} into {}", self.source, pipeline.name);
         let keep = Keep { file, about, before: saved.messages };
         let code = runtime.block_on(self.feed(pipeline, &progress, &keep));
         runtime.shutdown_background();
@@ -170,7 +182,12 @@ impl Replay {
     }
 
     fn selection(&self) -> anyhow::Result<Selection> {
-        let mut selection = Selection::all(self.source.clone());
+        let option = |text: &String| {
+            let (name, value) = text.split_once('=').context("--option: write NAME=VALUE")?;
+            Ok((name.to_owned(), value.to_owned()))
+        };
+        let options = self.option.iter().map(option).collect::<anyhow::Result<_>>()?;
+        let mut selection = Selection::all(Place::of(&self.source, &options).map_err(anyhow::Error::msg)?);
         let check =
             |option: &str, done: Result<(), String>| done.map_err(|reason| anyhow::anyhow!("{option}: {reason}"));
         check("--from", self.from.as_ref().map_or(Ok(()), |text| selection.from(text)))?;
@@ -186,7 +203,10 @@ impl Replay {
 
     /// The same for the same replay.
     fn state_file(&self, selection: &Selection, pipeline: &str) -> PathBuf {
-        let source = std::path::absolute(&self.source).unwrap_or_else(|_| self.source.clone());
+        let source = match &selection.place {
+            Place::Folder(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()),
+            Place::Store(store) => store.url().into(),
+        };
         let limit = self.limit.map_or(String::new(), |limit| format!("-{limit}"));
         let place = xxhash_rust::xxh3::xxh3_64(source.as_os_str().as_encoded_bytes());
         self.state_dir.join("replay").join(format!("{pipeline}-{}-{place:016x}{limit}.json", selection.id()))

@@ -125,6 +125,12 @@ impl Health {
         self.board.note(&self.name, note);
     }
 
+    /// Whether it has said that it does not work.
+    #[cfg(test)]
+    pub fn is_faulty(&self) -> bool {
+        self.board.entries.lock().get(&*self.name).is_some_and(|entry| entry.fault.is_some())
+    }
+
     /// The component has ended and will not come back by itself. Whoever ended it says so.
     pub fn failed(&self, reason: impl Into<String>) {
         self.change(Some(reason.into()));

@@ -319,7 +319,7 @@ pub struct FileMetrics {
 impl FileMetrics {
     /// Shown nowhere, for tests and tools.
     pub fn detached() -> Self {
-        Self { health: Health::detached(), waiting_bytes: Gauge::default() }
+        Self { health: Health::detached().part("files", Gauge::default()), waiting_bytes: Gauge::default() }
     }
 }
 

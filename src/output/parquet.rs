@@ -39,12 +39,14 @@ struct Config {
     /// The folder. A relative path starts at the folder of the pipeline file; folders that are missing are made. No two
     /// pipelines may write to one folder.
     path: PathBuf,
-    /// An object store that finished files go to, instead of staying in the folder: `s3://bucket/folder`. Any store that
-    /// speaks S3 will do. What is not there yet waits in the folder, also while the store is down.
+    /// An object store that finished files go to, instead of staying in the folder: `s3://bucket/folder` for any store that
+    /// speaks S3, `gs://bucket/folder` for Google Cloud Storage, `az://container/folder` for Azure. What is not there yet
+    /// waits in the folder, also while the store is down.
     #[serde(default)]
     url: Option<String>,
     /// Settings of the object store, for example `aws_endpoint`, `aws_region`, `aws_access_key_id`, `aws_secret_access_key`,
-    /// `aws_allow_http`. What is not given is taken from the variables of that name (`AWS_ENDPOINT`).
+    /// `aws_allow_http`, `google_service_account`, `azure_storage_account_name`. What is not given is taken from the
+    /// variables of that name (`AWS_ENDPOINT`).
     #[serde(default)]
     options: BTreeMap<String, Secret>,
     /// A segment of so many bytes becomes Parquet, files therefore hold about as many bytes of messages.
@@ -87,7 +89,7 @@ fn build(section: &Section) -> Result<Box<dyn Output>, Vec<Fault>> {
     let remote = config.url.and_then(|url| {
         let options = config.options.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
         let fault = |reason: String| faults.push(Fault::new("invalid-url", "url", reason));
-        Remote::of(&url, &options).map_err(fault).ok()
+        Remote::to_write(&url, &options).map_err(fault).ok()
     });
     for (field, is_set) in [("keep_days", config.keep_days.is_some()), ("keep_bytes", config.keep_bytes.is_some())] {
         if is_set && remote.is_some() {

@@ -13,6 +13,7 @@ pub mod load;
 pub mod mqtt;
 pub mod project;
 pub mod stack;
+pub mod store;
 pub mod streamer;
 
 use std::{

@@ -7,7 +7,13 @@
 mod ledger;
 mod walk;
 
-use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -24,6 +30,8 @@ pub use walk::{Plan, Selection, Unreadable};
 use super::{Cuts, Input, InputContext, InputError, Replay, TopicNames};
 use crate::{
     ack::Ack,
+    archive::Place,
+    client::Secret,
     diagnostic::Fault,
     message::{Batch, Recorded},
     spec::{Section, Spec, decode, schema_of},
@@ -49,7 +57,16 @@ pub(super) static SPEC: Spec<dyn Input> = Spec {
 #[serde(deny_unknown_fields)]
 struct Config {
     /// The archive's folder, a folder in it, or one file. A relative path starts at the folder of the pipeline file.
-    path: PathBuf,
+    #[serde(default)]
+    path: Option<PathBuf>,
+    /// Instead of a path, the archive in an object store, a folder in it, or one object: `s3://bucket/folder`,
+    /// `gs://bucket/folder`, `az://container/folder`.
+    #[serde(default)]
+    url: Option<String>,
+    /// Settings of the object store, as the archive has them, for example `aws_endpoint`, `aws_region`, `aws_access_key_id`,
+    /// `aws_secret_access_key`. What is not given is taken from the variables of that name (`AWS_ENDPOINT`).
+    #[serde(default)]
+    options: BTreeMap<String, Secret>,
     /// Only messages received at this time or later: a day, `2026-11-24`, or a time, `2026-11-24T08:00:00Z`. A day starts at
     /// midnight UTC.
     #[serde(default)]
@@ -99,7 +116,20 @@ impl Texts {
 
 fn build(section: &Section) -> Result<Box<dyn Input>, Vec<Fault>> {
     let config: Config = decode(section)?;
-    let mut selection = Selection::all(section.folder.join(config.path));
+    let options = config.options.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
+    let place = match (config.path, config.url) {
+        (Some(path), None) if !config.options.is_empty() => {
+            let title = format!("`options` are those of a store, and `{}` is a path", path.display());
+            Err(Fault::new("conflicting-fields", "options", title).help("they go with `url`"))
+        }
+        (Some(path), None) => Ok(Place::Folder(section.folder.join(path))),
+        (None, Some(url)) => Place::of_url(&url, &options).map_err(|reason| Fault::new("invalid-url", "url", reason)),
+        (Some(_), Some(_)) => {
+            Err(Fault::new("conflicting-fields", "url", "`url` does not go together with `path`").label("take one out"))
+        }
+        (None, None) => Err(Fault::new("no-path", "", "`parquet` without a path").help("give `path`, or `url`")),
+    };
+    let mut selection = Selection::all(place.map_err(|fault| vec![fault])?);
     let mut faults = Vec::new();
     let mut check = |field: &str, done: Result<(), String>| {
         faults.extend(done.err().map(|reason| Fault::new("invalid-value", field, format!("`{field}` {reason}"))));
@@ -196,7 +226,14 @@ impl Archive {
             from: self.progress.position(),
             divided: self.progress.divided(),
         };
-        spawn_blocking(move || walk.run(&sender));
+        spawn_blocking(move || {
+            let walked = catch_unwind(AssertUnwindSafe(|| walk.run(&sender)));
+            // Hanging up without a word would be the end of the archive.
+            if walked.is_err() {
+                let error = InputError::message("reading the archive met an internal error; please report it");
+                let _ = sender.blocking_send(Err(error));
+            }
+        });
         let ledger = Arc::new(Ledger::new(plan.clone(), self.progress.clone(), self.selection.clone()));
         self.running = Some(Running {
             plan,

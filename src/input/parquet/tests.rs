@@ -124,7 +124,7 @@ fn what_is_no_selection_is_said_by_lint() {
 }
 
 fn ranged(folder: &Path, messages_max: usize, progress: Arc<Progress>) -> Archive {
-    let mut input = Archive::new(Selection::all(folder.to_owned()), None, progress);
+    let mut input = Archive::new(Selection::all(Place::Folder(folder.to_owned())), None, progress);
     input.record(Cuts { messages_max, bytes_max: 1 << 20, linger: Duration::ZERO });
     input
 }
@@ -191,13 +191,31 @@ async fn broken_and_foreign_files_are_named() {
     make("cut.parquet", &bytes[..bytes.len() / 2]);
     make("empty.parquet", b"");
     make("text.parquet", b"no Parquet at all");
-    let (plan, unreadable) = Plan::make(&Selection::all(folder.path().to_owned())).unwrap();
+    let (plan, unreadable) = Plan::make(&Selection::all(Place::Folder(folder.path().to_owned()))).unwrap();
     assert_eq!((plan.files(), plan.rows()), (1, 10));
     let said: Vec<_> = unreadable.iter().map(ToString::to_string).collect();
     assert_eq!(said.len(), 3);
     assert!(said.iter().all(|said| said.contains(".parquet` is no whole Parquet file: ")), "{said:?}");
     let error = input(folder.path(), "").connect(&context()).await.unwrap_err().to_string();
     assert!(error.contains("cut.parquet`"), "{error}");
+    // One byte changed, wherever it is: read as something or named, and no panic.
+    let flipped = folder.path().join("flipped.parquet");
+    let mut refused = 0;
+    for at in 0..bytes.len() {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 0xff;
+        std::fs::write(&flipped, bytes).unwrap();
+        let read = || -> Result<usize, crate::archive::ReadError> {
+            let mut reader = crate::archive::Reader::open(&flipped, &(i64::MIN..i64::MAX))?;
+            let mut messages = 0;
+            while let Some(chunk) = reader.next_chunk()? {
+                messages += chunk.len();
+            }
+            Ok(messages)
+        };
+        refused += usize::from(read().is_err());
+    }
+    assert!(refused > bytes.len() / 10, "{refused} of {}", bytes.len());
     // Whole at its ends, broken in the middle.
     let mut broken = bytes.clone();
     broken[4..60].fill(0xff);
@@ -226,4 +244,64 @@ async fn many_files_are_read_in_order() {
     // Their folders say another day than their messages: only the true one is in the range.
     assert_eq!(numbers(folder.path(), "from: 2026-11-24").await, [0]);
     assert_eq!(numbers(folder.path(), "").await.len(), files + 1);
+}
+
+/// A file as another tool, or an earlier version, might have written it: few columns, and a version if there is one.
+fn write_foreign(path: &Path, version: Option<&str>) {
+    use parquet::{
+        data_type::{ByteArray, ByteArrayType, Int64Type},
+        file::{metadata::KeyValue, properties::WriterProperties, writer::SerializedFileWriter},
+        schema::parser::parse_message_type,
+    };
+    let schema = "message m { OPTIONAL INT64 received_at (TIMESTAMP(MICROS,true)); REQUIRED BYTE_ARRAY payload; }";
+    let version =
+        version.map(|version| vec![KeyValue::new(crate::archive::VERSION_KEY.to_owned(), version.to_owned())]);
+    let properties = WriterProperties::builder().set_key_value_metadata(version).build();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let file = std::fs::File::create(path).unwrap();
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties)).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int64Type>().write_batch(&[START * 1000], Some(&[1, 0]), None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let payloads = ["old", ""].map(ByteArray::from);
+    column.typed::<ByteArrayType>().write_batch(&payloads, None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+}
+
+#[tokio::test]
+async fn files_of_other_versions_are_read_or_refused_and_an_empty_day_is_no_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    write_foreign(&folder.path().join("a/part-0.parquet"), None);
+    write_foreign(&folder.path().join("b/part-0.parquet"), Some("0"));
+    std::fs::create_dir_all(folder.path().join("date=2026-11-24/hour=08")).unwrap();
+    let mut input = ranged(folder.path(), 1, Arc::default());
+    input.connect(&context()).await.unwrap();
+    let (mut names, mut seen) = (std::collections::BTreeSet::new(), Vec::new());
+    while let Some((batch, ack)) = input.read().await.unwrap() {
+        names.insert(batch.source().recorded().unwrap().name.clone());
+        let message = batch.get(0);
+        assert_eq!((message.topic(), message.key(), message.source().input()), ("", None, ""));
+        assert_eq!((message.origin().offset, message.origin().qos), (-1, 0));
+        seen.push((String::from_utf8_lossy(message.payload()).into_owned(), message.origin().received_at_ms));
+        ack.delivered();
+    }
+    let file = [("old".to_owned(), START), (String::new(), 0)];
+    assert_eq!(seen, [file.clone(), file].concat());
+    // Two files of one name are four ranges: a table must not take one for the other.
+    assert_eq!(names.len(), 4);
+    assert!(numbers(&folder.path().join("date=2026-11-24"), "").await.is_empty());
+    for version in ["2", "next"] {
+        write_foreign(&folder.path().join("c/newer.parquet"), Some(version));
+        let (_, unreadable) = Plan::make(&Selection::all(Place::Folder(folder.path().to_owned()))).unwrap();
+        let said = unreadable[0].to_string();
+        assert!(
+            said.contains(&format!("is of version {version} of the archive, this streamer reads up to 1")),
+            "{said}"
+        );
+    }
 }

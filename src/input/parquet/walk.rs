@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::ledger::{About, Position};
 use crate::{
-    archive::{Chunk, Part, ReadError, Reader, list},
+    archive::{Chunk, Part, Place, ReadError, rows},
     client::mqtt::topic::Filter,
     input::{Cuts, InputError, TopicNames},
     message::{Source, SourceBuilder},
@@ -15,7 +15,7 @@ use crate::{
 /// Which messages of an archive are wanted.
 #[derive(Clone, Debug)]
 pub struct Selection {
-    pub path: PathBuf,
+    pub place: Place,
     /// When they were received, Unix milliseconds.
     pub time: Range<i64>,
     /// As they were written.
@@ -26,9 +26,9 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Everything below `path`.
-    pub fn all(path: PathBuf) -> Self {
-        Self { path, time: i64::MIN..i64::MAX, topics: Vec::new(), keys: Vec::new(), limit: None }
+    /// Everything in `place`.
+    pub fn all(place: Place) -> Self {
+        Self { place, time: i64::MIN..i64::MAX, topics: Vec::new(), keys: Vec::new(), limit: None }
     }
 
     /// Only messages received at `text` or later.
@@ -113,24 +113,30 @@ impl fmt::Display for Unreadable {
 }
 
 impl Plan {
-    /// Looks which files may hold what is wanted, and answers those that cannot be read too.
+    /// Looks which files may hold what is wanted, and answers those that cannot be read too. Blocks; a store needs the
+    /// runtime of the caller.
     ///
     /// # Errors
-    /// The folder cannot be read.
+    /// The folder or store cannot be read.
     pub fn make(selection: &Selection) -> Result<(Self, Vec<Unreadable>), InputError> {
-        let failed = |error: io::Error| InputError::new(format!("cannot read `{}`", selection.path.display()), error);
+        let failed = |error: io::Error| InputError::new(format!("cannot read `{}`", selection.place), error);
         let (mut plan, mut unreadable) = (Self::default(), Vec::new());
-        for part in list(&selection.path).map_err(failed)? {
+        let mut parts = selection.place.list().map_err(failed)?;
+        let time = &selection.time;
+        parts.retain(|part| {
             let starts = part.hour.map(|hour| hour * 3_600_000);
-            if starts.is_some_and(|start| start >= selection.time.end || start + 3_600_000 <= selection.time.start) {
-                continue;
-            }
-            match Reader::open(&part.path, &selection.time) {
-                Ok(reader) => {
+            starts.is_none_or(|start| start < time.end && start + 3_600_000 > time.start)
+        });
+        let rows = rows(&parts, time);
+        for (part, rows) in parts.into_iter().zip(rows) {
+            match rows {
+                Ok(rows) => {
                     plan.before.push(plan.rows);
-                    plan.rows += reader.rows();
+                    plan.rows += rows;
                     plan.parts.push(part);
                 }
+                // A store that does not answer says nothing of its files: none of them may be left out for that.
+                Err(ReadError::Io(error)) if part.is_object() => return Err(failed(error)),
                 Err(error) => unreadable.push(Unreadable { path: part.path, error }),
             }
         }
@@ -155,7 +161,7 @@ impl Plan {
         let (mut messages, mut bytes) = (0, 0);
         for part in &self.parts {
             let failed = |error| Unreadable { path: part.path.clone(), error };
-            let mut reader = Reader::open(&part.path, &selection.time).map_err(failed)?;
+            let mut reader = part.open(&selection.time).map_err(failed)?;
             while let Some(chunk) = reader.next_chunk().map_err(failed)? {
                 for index in (0..chunk.len()).filter(|&index| selection.wants(&chunk, index)) {
                     if selection.limit.is_some_and(|limit| messages >= limit) {
@@ -338,7 +344,7 @@ fn read(
     send: &mut dyn FnMut(Piece) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
     let failed = |error: ReadError| Stop::Failed(Unreadable { path: part.path.clone(), error });
-    let mut reader = Reader::open(&part.path, &selection.time).map_err(failed)?;
+    let mut reader = part.open(&selection.time).map_err(failed)?;
     reader.skip_to(rows.start);
     'file: while let Some(chunk) = reader.next_chunk().map_err(failed)? {
         for index in 0..chunk.len() {
