@@ -283,7 +283,7 @@ fn the_list_has_everything_for_programs() {
     let keys = |of: &Value| of.as_object().expect("an object").keys().cloned().collect::<Vec<_>>().join(" ");
     for one in &list {
         let expected = match one["kind"].as_str().expect("a text") {
-            "input" | "step" | "output" => "example fields kind name plugin summary value",
+            "input" | "step" | "output" => "archive example fields kind name plugin summary value",
             "function" => "example gives group kind name signature summary",
             "module function" => "kind name signature summary",
             "rule" => "kind level name summary text",
