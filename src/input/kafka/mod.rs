@@ -21,6 +21,7 @@ mod assignment;
 mod commit;
 mod consumer;
 mod draft;
+mod group;
 mod ledger;
 mod mailbox;
 mod past;
@@ -49,7 +50,7 @@ pub use past::{Past, Stretch};
 
 use self::{
     assignment::Assignment,
-    consumer::{Books, Bounds, Group},
+    group::{Books, Bounds, Group},
     ledger::Ledger,
     mailbox::Mailbox,
     reading::{Free, Ranged, Reading},

@@ -8,8 +8,8 @@ use tracing::debug;
 
 use super::{
     assignment::Place,
-    consumer::{Books, Bounds, Group, new_epoch},
     draft::Draft,
+    group::{Books, Bounds, Group, new_epoch},
     ledger::Start,
     shelf::{self, Odd, Shelf},
 };

@@ -7,23 +7,9 @@
 //! input over: what we know of the topic is forgotten, and the group's positions are set to the topic's beginning.
 //!
 //! The log goes through the same queue as messages, so the change is known before any message of the new topic is seen.
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use rdkafka::{
-    Offset, TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer as _},
-};
-use tracing::{debug, error};
-
-use super::consumer::{Books, Group, places};
-
-/// How often the new positions are committed before that is given up, and how long a refused commit rests.
-const ATTEMPTS: usize = 20;
-const REST: Duration = Duration::from_millis(250);
 
 /// Topics that were found to be others now.
 #[derive(Debug, Default)]
@@ -42,61 +28,14 @@ impl Renewed {
         }
     }
 
-    fn take(&self) -> Vec<String> {
+    /// Those found since the last call.
+    pub fn take(&self) -> Vec<String> {
         if !self.some.load(Ordering::Acquire) {
             return Vec::new();
         }
         self.some.store(false, Ordering::Release);
         std::mem::take(&mut *self.topics.lock())
     }
-}
-
-/// Starts over with topics that were made again. True when there were some; then the input connects anew, and messages
-/// that were polled meanwhile are read again.
-pub fn start_over(group: &Group, consumer: &BaseConsumer<Group>) -> bool {
-    let topics = group.renewed.take();
-    if topics.is_empty() {
-        return false;
-    }
-    let ours = consumer.assignment().map(|all| places(&all)).unwrap_or_default();
-    let ours: Vec<_> = ours.into_iter().filter(|(topic, _)| topics.contains(topic)).collect();
-    if ours.is_empty() {
-        return false;
-    }
-    match &mut *group.books() {
-        Books::Positions(assignment) => ours.iter().for_each(|(topic, p)| assignment.revoke(topic, *p)),
-        Books::Plans(ledger) => ours.iter().for_each(|place| ledger.revoke(place)),
-    }
-    let mut beginning = TopicPartitionList::new();
-    for (topic, partition) in &ours {
-        if let Err(error) = beginning.add_partition_offset(topic, *partition, Offset::Offset(0)) {
-            debug!(topic, partition, %error, "cannot note a position");
-        }
-    }
-    if matches!(&*group.books(), Books::Positions(_))
-        && let Err(error) = consumer.store_offsets(&beginning)
-    {
-        debug!(input = group.label, %error, "positions not stored");
-    }
-    // Kafka dropped the group's positions along with the topic; what was committed since belongs to the old one.
-    let mut result = consumer.commit(&beginning, CommitMode::Sync);
-    for _ in 1..ATTEMPTS {
-        if result.is_ok() {
-            break;
-        }
-        std::thread::sleep(REST);
-        result = consumer.commit(&beginning, CommitMode::Sync);
-    }
-    let topics = topics.join("`, `");
-    if let Err(error) = result {
-        error!(
-            input = group.label, %error,
-            "topic `{topics}` was deleted and made again, and Kafka does not take the group's new positions: its first \
-             messages may be passed over; set the group's offsets to the beginning"
-        );
-    }
-    group.mailbox.fail(format!("topic `{topics}` was deleted and made again; reading it from its beginning"));
-    true
 }
 
 /// The topic that has another id now, from librdkafka's words. The first id it learns replaces one of zeros.

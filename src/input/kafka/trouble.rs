@@ -8,7 +8,7 @@ use rdkafka::{
 };
 use tracing::{debug, warn};
 
-use super::consumer::Group;
+use super::group::Group;
 
 /// What is wrong with topics that cannot be read, if any is. Blocks for up to `timeout` for each.
 ///
