@@ -1,7 +1,9 @@
 //! What a pipeline file amounts to: every setting with its value and where that came from, the guarantee and what limits
 //! it, what is read and written, and which scripts are compiled. Connects to nothing; secrets are not in it.
+mod columns;
 mod text;
 
+pub use columns::{Column, Filled};
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -24,6 +26,8 @@ pub struct Explanation {
     pub reads: Vec<Flow>,
     /// Those of outputs, of the dead letters and the archive.
     pub writes: Vec<Flow>,
+    /// Columns of tables, where files tell them.
+    pub columns: Vec<Column>,
     pub scripts: Vec<Scripts>,
     pub parts: Vec<Part>,
 }
@@ -106,6 +110,7 @@ pub fn explain(document: &Document, registry: &Registry) -> Option<Explanation> 
         delivery: Guarantee { guarantee, because },
         reads: Vec::new(),
         writes: Vec::new(),
+        columns: columns::columns(document, registry, &slots),
         scripts: Vec::new(),
         parts: vec![limits(document, root)],
     };

@@ -3,7 +3,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value as Json;
 
-use super::{Explanation, Flow, Part, Setting};
+use super::{Column, Explanation, Filled, Flow, Part, Setting};
 use crate::config::Origin;
 
 /// Column that says where a value came from, unless the value is longer.
@@ -19,6 +19,7 @@ impl Explanation {
         list(&mut out, "", self.delivery.because.iter().map(|reason| format!("- {reason}")));
         list(&mut out, "reads", self.reads.iter().map(flow));
         list(&mut out, "writes", self.writes.iter().map(flow));
+        list(&mut out, "columns", self.columns.iter().map(column));
         let scripts = self.scripts.iter().flat_map(|scripts| {
             let how = if scripts.compiled { "compiled" } else { "interpreted" };
             let first = format!("{}: {how}", scripts.part);
@@ -45,6 +46,23 @@ fn list(out: &mut String, title: &str, lines: impl Iterator<Item = String>) {
 
 fn flow(flow: &Flow) -> String {
     format!("{}: {} {} {}", flow.part, flow.component, flow.setting, value(&flow.value))
+}
+
+fn column(column: &Column) -> String {
+    let Column { part, name, kind, .. } = column;
+    let otherwise = match column.default_kind.as_str() {
+        "MATERIALIZED" | "ALIAS" => return format!("{part}: {name} {kind}, worked out by the table"),
+        "" if kind.starts_with("Nullable(") => "null".to_owned(),
+        "" => "empty or 0".to_owned(),
+        kind => format!("its {kind}"),
+    };
+    let filled = match column.filled {
+        Filled::Always => "always given".to_owned(),
+        Filled::Sometimes => format!("given sometimes, else {otherwise}"),
+        Filled::Never => format!("never given: {otherwise}"),
+        Filled::Unknown => "not known whether given".to_owned(),
+    };
+    format!("{part}: {name} {kind}, {filled}")
 }
 
 fn head(part: &Part) -> String {

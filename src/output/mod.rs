@@ -136,6 +136,11 @@ pub trait Output: Send {
         None
     }
 
+    /// The columns of what it writes to, in their order; none where files do not tell them.
+    fn columns(&self) -> Vec<Column> {
+        Vec::new()
+    }
+
     /// What of payloads like these it can never write, as far as that is known without asking anybody. Each fault says
     /// that it is one of the payload.
     fn review(&self, _payload: &Shape) -> Vec<Fault> {
@@ -206,6 +211,17 @@ impl Addressed {
         }
         Ok(Self { topic: String::from_utf8_lossy(&name).into_owned(), ..self })
     }
+}
+
+/// A column that rows have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    /// As the table's system writes it: `Nullable(Float32)`.
+    pub kind: String,
+    /// What it has where a row gives nothing, as its system calls it: `DEFAULT`, `MATERIALIZED`. Empty: what its type
+    /// begins with.
+    pub default_kind: String,
 }
 
 /// Why an output cannot work just now: what was tried, on what, and what to do.

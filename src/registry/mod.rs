@@ -13,7 +13,7 @@ use crate::{
     config::{Catalog, Facts, Kind, Role},
     diagnostic::Fault,
     input::{INPUTS, Input, Replay},
-    output::{OUTPUTS, Once, Output, build_archive, can_archive},
+    output::{Column, OUTPUTS, Once, Output, build_archive, can_archive},
     plugin::{PluginStep, Plugins},
     shape::{Place, Shape},
     spec::{Modules, Section, Spec, Texts},
@@ -275,6 +275,14 @@ impl Found {
                 Some((shape, step.keeps_payloads()))
             }
             Self::Input(_) | Self::Output(_) => None,
+        }
+    }
+
+    /// The columns that an output with a correct section writes, where files tell them.
+    pub fn columns(&self, section: &Section) -> Vec<Column> {
+        match self {
+            Self::Output(spec) => (spec.build)(section).map_or(Vec::new(), |output| output.columns()),
+            Self::Input(_) | Self::Step(_) | Self::Plugin(_) => Vec::new(),
         }
     }
 

@@ -34,7 +34,7 @@ use self::{
     rows::Rules,
     table::{Abilities, ListedColumn, SETTINGS_ASKED, Table, TableName},
 };
-use super::{Delivery, Once, Output, OutputContext, OutputError, Parcel, WriteLimits};
+use super::{Column, Delivery, Once, Output, OutputContext, OutputError, Parcel, WriteLimits};
 use crate::{
     client::{
         Contact, Probe, Secret,
@@ -300,6 +300,12 @@ impl Output for ClickHouse {
 
     fn contact(&self) -> Option<Contact> {
         Some(Contact { server: self.writer.url.clone(), linger: self.limits.linger, ..Contact::default() })
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        let listed = create::columns(&self.create, &self.writer.name).into_iter().flatten();
+        let column = |ListedColumn { name, type_text, default_kind }| Column { name, kind: type_text, default_kind };
+        listed.map(column).collect()
     }
 
     fn review(&self, payload: &Shape) -> Vec<Fault> {
