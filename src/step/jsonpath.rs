@@ -135,11 +135,15 @@ fn build(section: &Section) -> Result<Box<dyn Step>, Vec<Fault>> {
             fault.path = [PathSegment::Key(name.clone())].into_iter().chain(setting).collect();
             faults.push(fault);
         };
-        if let Err(fault) = step.paths.add(&field.path) {
-            add(fault, Some("path"));
-        }
+        let is_list = match step.paths.add(&field.path) {
+            Ok(is_list) => is_list,
+            Err(fault) => {
+                add(fault, Some("path"));
+                continue;
+            }
+        };
         let default = field.default.as_ref().map(Value::to_string);
-        if let Some(found) = default.as_deref().and_then(|json| mismatch(field.kind, json)) {
+        if let Some(found) = default.as_deref().and_then(|json| mismatch(field.kind, is_list, json)) {
             let title = format!("the default of `{name}` is {found}, and its type is `{}`", field.kind.name());
             add(
                 Fault::new("wrong-type", "", title).label(format!("not of type `{}`", field.kind.name())),
@@ -248,7 +252,7 @@ fn write(
             Found::Made(json) => Some((kind_of(&json), Cow::Owned(json))),
         };
         let (kind, value) = match value {
-            Some((kind, json)) => match mismatch(field.kind, &json) {
+            Some((kind, json)) => match mismatch(field.kind, paths.gives_list(number), &json) {
                 None => (kind, json),
                 Some(found) => {
                     let reason = format!("field `{}` is {found}, and its type is `{}`", field.name, field.kind.name());
@@ -308,27 +312,110 @@ impl FieldType {
     }
 }
 
-/// What `json` is, when it is neither of this type nor a list of it.
-fn mismatch(wanted: FieldType, json: &str) -> Option<String> {
+/// What `json` is, when it is not of this type; when it is a list whose items are not, where a path gives a list.
+fn mismatch(wanted: FieldType, is_list: bool, json: &str) -> Option<String> {
     if wanted == FieldType::Any {
         return None;
     }
+    const SOUND: &str = "a value that was found is JSON";
     let fits = |kind: Kind<'_>| match kind {
         Kind::String(_) => wanted == FieldType::String,
         Kind::Number(number) => wanted == FieldType::Float || (wanted == FieldType::Int && number.integer),
         Kind::Bool(_) => wanted == FieldType::Bool,
         _ => false,
     };
-    let mut reader = Reader::new(json);
-    let kind = reader.value().expect("a value that was found is JSON");
-    if fits(kind) {
-        return None;
-    }
-    Some(match kind {
+    let shown = |kind: Kind<'_>, json: &str| match kind {
         Kind::Array | Kind::Object => "an object or a list".to_owned(),
         _ => {
             let shown: String = json.chars().take(40).collect();
             format!("`{shown}{}`", if shown.len() < json.len() { "…" } else { "" })
         }
-    })
+    };
+    let mut reader = Reader::new(json);
+    let kind = reader.value().expect(SOUND);
+    if !is_list {
+        return (!fits(kind)).then(|| shown(kind, json));
+    }
+    if kind != Kind::Array {
+        return Some(format!("{}, no list", shown(kind, json)));
+    }
+    let mut first = true;
+    while reader.next_item(std::mem::take(&mut first)).expect(SOUND) {
+        let item = reader.raw().expect(SOUND);
+        let kind = Reader::new(item).value().expect(SOUND);
+        if !fits(kind) {
+            return Some(format!("a list with {} in it", shown(kind, item)));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::step::tests::run;
+
+    fn made(fields: &str, payload: &str) -> Result<String, (String, String)> {
+        let (mut made, mut report) = run(&SPEC, &Section::from_yaml(fields), &[payload.as_bytes()]);
+        match report.failures.pop() {
+            None => Ok(made.pop().expect("a message is made or fails")),
+            Some(failure) => Err((failure.code, failure.reason)),
+        }
+    }
+
+    #[track_caller]
+    fn refused(fields: &str, payload: &str, code: &str, reason: &str) {
+        assert_eq!(made(fields, payload), Err((code.to_owned(), reason.to_owned())));
+    }
+
+    #[test]
+    fn fields_are_found_left_out_or_have_their_default() {
+        let fields = "{a: $.x.y, b: {path: $.b, default: [1]}, c: {path: $.c, required: true}, 'd\"': $.gone}";
+        assert_eq!(made(fields, r#"{"x":{"y":1e3},"b":null,"c":"°"}"#).unwrap(), r#"{"a":1e3,"b":[1],"c":"°"}"#);
+        assert_eq!(made(fields, r#"{"b":2,"c":[],"gone":0}"#).unwrap(), r#"{"b":2,"c":[],"d\"":0}"#);
+        for payload in ["{}", r#"{"c":null}"#] {
+            refused(fields, payload, "missing-field", "field `c` is required, and its path finds nothing");
+        }
+        assert!(made(fields, "{").unwrap_err().1.starts_with("the payload is not JSON: "));
+    }
+
+    #[test]
+    fn values_are_of_their_type_or_the_message_is_refused() {
+        for (kind, taken, refuse) in [
+            ("string", &[r#""""#, r#""\u00b0""#][..], &["1", "true", "[]", "{}"][..]),
+            ("int", &["0", "-7", "18446744073709551615"], &["1.0", "1e3", "\"1\"", "false"]),
+            ("float", &["0", "1.5", "-1E-3"], &["\"1\"", "[1]"]),
+            ("bool", &["true", "false"], &["0", "\"true\""]),
+            ("any", &["0", "[1,\"a\"]", "{}"], &[]),
+        ] {
+            let fields = format!("{{v: {{path: $.v, type: {kind}}}}}");
+            for json in taken {
+                let payload = format!("{{\"v\":{json}}}");
+                assert_eq!(made(&fields, &payload).as_ref(), Ok(&payload), "{kind}");
+            }
+            for json in refuse {
+                let code = made(&fields, &format!("{{\"v\":{json}}}")).map_err(|(code, _)| code);
+                assert_eq!(code, Err("wrong-type".to_owned()), "{kind} {json}");
+            }
+        }
+        let fields = "{v: {path: $.v, type: int}}";
+        refused(fields, r#"{"v":1.5}"#, "wrong-type", "field `v` is `1.5`, and its type is `int`");
+        refused(fields, r#"{"v":[1]}"#, "wrong-type", "field `v` is an object or a list, and its type is `int`");
+    }
+
+    #[test]
+    fn the_type_of_a_path_to_many_is_that_of_its_items() {
+        let fields = "{v: {path: '$.r[*].v', type: int, default: [0]}}";
+        assert_eq!(made(fields, r#"{"r":[{"v":1},{},{"v":2}]}"#).unwrap(), r#"{"v":[1,2]}"#);
+        assert_eq!(made(fields, r#"{"r":[]}"#).unwrap(), r#"{"v":[0]}"#, "nothing is found");
+        let reason = "field `v` is a list with `\"x\"` in it, and its type is `int`";
+        refused(fields, r#"{"r":[{"v":1},{"v":"x"}]}"#, "wrong-type", reason);
+        let faults = |fields: &str| {
+            let built = (SPEC.build)(&Section::from_yaml(fields));
+            built.err().unwrap_or_default().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let wrong = faults("{v: {path: '$.r[*].v', type: int, default: 0}}");
+        assert!(wrong[0].contains("the default of `v` is `0`, no list, and its type is `int`"), "{wrong:?}");
+        assert_eq!(faults("{v: {path: $.v, type: int, default: '0'}}").len(), 1);
+    }
 }

@@ -82,11 +82,11 @@ impl From<NotJson> for LookupError {
 }
 
 impl JsonPaths {
-    /// Compiles one more path; its answer is the next one.
+    /// Compiles one more path; its answer is the next one. True when it gives a list, see `gives_list`.
     ///
     /// # Errors
     /// A fault without a place: the caller knows the field.
-    pub fn add(&mut self, path: &str) -> Result<(), Fault> {
+    pub fn add(&mut self, path: &str) -> Result<bool, Fault> {
         let query = parse_json_path(path).map_err(|error| {
             // The parser draws a picture of several lines; the last one says what it expected.
             let text = error.to_string();
@@ -105,7 +105,7 @@ impl JsonPaths {
         let mut layout = Layout::new();
         self.wants(&mut layout);
         self.layout = Arc::new(layout);
-        Ok(())
+        Ok(self.gives_list(self.lookups.len() - 1))
     }
 
     /// True when the path of that number may find several values, and gives their list.
