@@ -19,7 +19,7 @@ use rdkafka::{
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use super::eventually;
+use super::{equal, eventually};
 
 /// A message as it lies in a topic.
 #[derive(Clone, Debug)]
@@ -118,18 +118,31 @@ pub fn read_all(brokers: &str, topic: &str) -> Result<Vec<Record>, String> {
     Ok(records)
 }
 
-/// Makes a topic; one of that name that is being deleted is waited for.
+/// Makes a topic and waits until clients see it with all its leaders; one of that name that is being deleted is waited
+/// for.
 pub fn create(brokers: &str, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
     let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
     new.config = settings.to_vec();
     let (admin, runtime) = admin(brokers);
     eventually("Kafka makes a topic", || done(runtime.block_on(admin.create_topics([&new], &AdminOptions::new()))));
+    let reader = reader(brokers);
+    eventually("clients see the new topic", || {
+        let metadata = reader.fetch_metadata(Some(topic), TIMEOUT).map_err(|error| error.to_string())?;
+        let led = metadata.topics().iter().flat_map(|found| found.partitions()).filter(|p| p.leader() >= 0);
+        equal(led.count(), partitions as usize)
+    });
 }
 
-/// Deletes a topic with all that is in it.
+/// Deletes a topic with all that is in it, and waits until clients see that it is gone. Nobody may make it again
+/// meanwhile.
 pub fn delete(brokers: &str, topic: &str) {
     let (admin, runtime) = admin(brokers);
     eventually("Kafka deletes a topic", || done(runtime.block_on(admin.delete_topics(&[topic], &AdminOptions::new()))));
+    let reader = reader(brokers);
+    eventually("clients see that the topic is gone", || {
+        let metadata = reader.fetch_metadata(Some(topic), TIMEOUT).map_err(|error| error.to_string())?;
+        equal(metadata.topics().iter().map(|found| found.partitions().len()).sum(), 0)
+    });
 }
 
 /// Removes the messages of a partition before an offset, as retention does.
