@@ -343,7 +343,7 @@ fn faulty() -> (tempfile::TempDir, PathBuf) {
     let path = folder.path().join("p.yaml");
     let text = "# °C stay, and so do  two blanks\r\nname: fixes\ndescripton: x # descripton\n\
         inputs:\n  in: { generat: { cuont: \"1\", script: '#{ t: nwo() }' } }\n\
-        outputs:\n  table: { kafak: { brokers: 'localhost:9092', topic: t, compresion: \"lz5\" } }\n\
+        outputs:\n  table: { kafak: { brokers: 'localhost:9092', topic: t, compresion: \"zsdt\" } }\n\
         dead_letter: { drop: {} }\n\
         tests: [ { name: n, input: { payload: '1' }, outputs: { tabel: [] } } ]\n";
     fs::write(&path, text).expect("a file can be written");
@@ -376,7 +376,7 @@ fn corrections_touch_nothing_else_and_are_made_once() {
         .replace("cuont: \"1\"", "count: 1")
         .replace("nwo()", "now()")
         .replace("kafak", "kafka")
-        .replace("compresion: \"lz5\"", "compression: \"lz4\"")
+        .replace("compresion: \"zsdt\"", "compression: \"zstd\"")
         .replace("tabel", "table");
     assert_eq!(after, expected);
     let again = run_in(folder.path(), &["lint", "--fix", "p.yaml"]);

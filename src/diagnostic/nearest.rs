@@ -1,10 +1,14 @@
 //! "Did you mean …?"
 
-/// The candidate that `word` was most likely meant to be, if any is near enough to be worth a guess.
+/// The candidate that `word` was most likely meant to be, if any is near enough to be worth a guess. Another number is
+/// another thing: `sha-1` is no misspelt `sha-512`.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
+    let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
+    let number = digits(word);
     candidates
         .into_iter()
+        .filter(|candidate| digits(candidate) == number)
         .map(|candidate| {
             // Swapped and missing letters first; a shared beginning (`topic` for `topics_filter`) second.
             let edits = strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());
@@ -34,6 +38,15 @@ mod tests {
             ("x", None),
         ] {
             assert_eq!(nearest(word, names), expected, "{word}");
+        }
+        let mechanisms = ["plain", "scram-sha-256", "scram-sha-512"];
+        for (word, expected) in [
+            ("SCRAM-SHA-1", None),
+            ("SCRAM_SHA_256", Some("scram-sha-256")),
+            ("scram-sha512", Some("scram-sha-512")),
+            ("scram", None),
+        ] {
+            assert_eq!(nearest(word, mechanisms), expected, "{word}");
         }
     }
 }
