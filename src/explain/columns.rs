@@ -4,7 +4,7 @@ use serde::Serialize;
 use crate::{
     config::{Document, Role, Slot},
     registry::Registry,
-    shape::{Kind, Shape},
+    shape::{Fields, Kind, Shape},
 };
 
 /// A column of a table that an output writes to.
@@ -59,22 +59,48 @@ pub(super) fn columns(document: &Document, registry: &Registry, slots: &[Slot<'_
     outputs.flat_map(of).collect()
 }
 
-/// Whether payloads have a field of that name. Those that are no map become no row.
+/// Whether payloads have a field of that name; `a.b` may also stand in `a`, or in the items of a list there. Those that
+/// are no map become no row.
 fn filled(payload: &Shape, name: &str) -> Filled {
     let Some(kinds) = payload.kinds() else { return Filled::Unknown };
     let maps = kinds.iter().filter_map(|kind| match kind {
         Kind::Map(fields) => Some(fields),
         _ => None,
     });
-    let each = maps.map(|fields| match fields.known.iter().find(|field| field.name == name) {
-        Some(field) if field.certain => Filled::Always,
-        Some(_) => Filled::Sometimes,
+    either(maps.map(|fields| in_map(fields, name)))
+}
+
+fn in_map(fields: &Fields, name: &str) -> Filled {
+    let field = |name: &str| fields.known.iter().find(|field| field.name == name);
+    if let Some(field) = field(name) {
+        return if field.certain { Filled::Always } else { Filled::Sometimes };
+    }
+    let outer = name.split_once('.').and_then(|(outer, inner)| Some((field(outer)?, inner)));
+    match outer {
+        Some((outer, inner)) => match within(&outer.shape, inner) {
+            Filled::Always if !outer.certain => Filled::Sometimes,
+            filled => filled,
+        },
         None if fields.open => Filled::Unknown,
         None => Filled::Never,
-    });
-    let mut each = each.collect::<Vec<_>>();
-    each.dedup();
-    match each.as_slice() {
+    }
+}
+
+fn within(shape: &Shape, name: &str) -> Filled {
+    let Some(kinds) = shape.kinds() else { return Filled::Unknown };
+    either(kinds.iter().map(|kind| match kind {
+        Kind::Map(fields) => in_map(fields, name),
+        Kind::List(items) => within(items, name),
+        Kind::Exactly(_) => Filled::Unknown,
+        _ => Filled::Never,
+    }))
+}
+
+/// What holds when one of these does.
+fn either(all: impl Iterator<Item = Filled>) -> Filled {
+    let mut all = all.collect::<Vec<_>>();
+    all.dedup();
+    match all.as_slice() {
         [one] => *one,
         [] => Filled::Unknown,
         several if several.contains(&Filled::Unknown) => Filled::Unknown,
@@ -85,7 +111,7 @@ fn filled(payload: &Shape, name: &str) -> Filled {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shape::{Field, Fields};
+    use crate::shape::Field;
 
     fn map(known: &[(&str, bool)], open: bool) -> Kind {
         let field = |(name, certain): &(&str, bool)| Field {
@@ -111,5 +137,24 @@ mod tests {
         assert_eq!(one(vec![map(&[("a", true)], false), Kind::Bool]), [Always, Never, Never]);
         assert_eq!(one(vec![Kind::Bool]), [Unknown; 3]);
         assert_eq!(filled(&Shape::Any, "a"), Unknown);
+        let outer = |inner: Kind, certain| {
+            let mut fields = Fields::default();
+            fields.known.push(Field {
+                name: "accel".into(),
+                shape: Shape::OneOf(vec![inner]),
+                certain,
+                place: Default::default(),
+            });
+            Shape::OneOf(vec![Kind::Map(fields)])
+        };
+        let inner = || map(&[("x", true), ("y.z", false)], false);
+        let many = Kind::List(Box::new(Shape::OneOf(vec![inner()])));
+        for shape in [outer(inner(), true), outer(many, true)] {
+            assert_eq!(
+                ["accel.x", "accel.y.z", "accel.q"].map(|name| filled(&shape, name)),
+                [Always, Sometimes, Never]
+            );
+        }
+        assert_eq!(filled(&outer(inner(), false), "accel.x"), Sometimes);
     }
 }
