@@ -5,7 +5,8 @@ use super::LinkError;
 
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(30);
-/// After a session takeover: two clients with one id must not throw each other out many times a second.
+/// After a session takeover: two clients with one id must not throw each other out many times a second. Longer would be too
+/// long where it is only a bad line: all the while the broker's queue fills up.
 const AFTER_TAKEOVER: Duration = Duration::from_secs(5);
 /// A connection that lasted this long starts the count anew. One that breaks at once, on the same bad packet each time,
 /// does not.
@@ -31,6 +32,8 @@ impl Backoff {
         let lasted = if lost.may_be_takeover() { LASTED_UNDISPUTED } else { LASTED };
         if time >= lasted {
             self.next = FIRST;
+        } else if time >= LASTED {
+            self.next = self.next.min(AFTER_TAKEOVER);
         }
         if lost.is_takeover() {
             self.next = self.next.max(AFTER_TAKEOVER);
@@ -60,9 +63,14 @@ mod tests {
         let silent = LinkError::Silent { url: url(), silent: FIRST };
         let closed = LinkError::Closed { url: url() };
         let takeover = LinkError::Disconnected { url: url(), code: 0x8e, words: "" };
-        for (seconds, lost, at_least, at_most) in
-            [(0, &silent, 15, 30), (5, &closed, 15, 30), (2, &silent, 0, 0), (2, &takeover, 2, 5), (100, &closed, 0, 0)]
-        {
+        for (seconds, lost, at_least, at_most) in [
+            (0, &silent, 15, 30),
+            (0, &closed, 15, 30),
+            (5, &closed, 2, 5),
+            (2, &silent, 0, 0),
+            (2, &takeover, 2, 5),
+            (100, &closed, 0, 0),
+        ] {
             backoff.lost_after(Duration::from_secs(seconds), lost);
             let wait = backoff.wait().as_secs();
             assert!((at_least..=at_most).contains(&wait), "{wait} s after {seconds} s and {lost}");
