@@ -254,7 +254,7 @@ fn a_store_that_is_down_is_told_and_gets_everything_when_it_is_back() {
     // Messages go on being taken and delivered meanwhile.
     let delivered = streamer.metric("streamer_delivered_messages_total", &["kind=\"output\""]).expect("a metric");
     streamer.wait_deliveries(delivered as u32 + 2000);
-    common::at_least(waiting().expect("a metric") as u64, 1 << 20).expect("segments wait");
+    streamer.eventually("segments wait", || common::at_least(waiting()? as u64, 1 << 20));
     store.start_again();
     streamer.eventually("it says that there is no bucket", || {
         let reason = streamer.wait_fault(FILES);
