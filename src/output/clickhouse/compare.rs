@@ -55,7 +55,7 @@ impl Compared {
     /// # Errors
     /// What was tried on which server, and what to do.
     pub async fn open(section: &Section, by: &[String]) -> Result<Self, String> {
-        let parts = super::parts(section)
+        let parts = super::settings::output(section)
             .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
         let writer = parts.writer;
         let Writer { server, name, url, .. } = &*writer;
