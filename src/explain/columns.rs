@@ -33,14 +33,9 @@ pub enum Filled {
 
 /// The columns of all outputs whose files tell them.
 pub(super) fn columns(document: &Document, registry: &Registry, slots: &[Slot<'_>]) -> Vec<Column> {
-    let mut payload = Shape::Any;
-    for slot in slots.iter().filter(|slot| slot.role == Role::Step) {
-        let shape = document.component(slot, registry).and_then(|step| {
-            let found = registry.find(slot.role.kind(), &step.name)?;
-            Some(found.shape(&step.section, &payload)?.0)
-        });
-        payload = shape.unwrap_or(Shape::Any);
-    }
+    let steps = slots.iter().filter(|slot| slot.role == Role::Step);
+    let steps: Vec<_> = steps.map(|slot| document.component(slot, registry)).collect();
+    let (payload, _) = registry.made_by(steps.iter().map(Option::as_ref));
     let outputs = slots.iter().filter(|slot| slot.role == Role::Output);
     let of = |slot: &Slot<'_>| {
         let columns = document

@@ -15,22 +15,14 @@ pub(super) struct Made<'f> {
 
 impl<'f> Made<'f> {
     pub fn of(file: &'f File<'_>) -> Self {
-        let mut made = Self { shape: Shape::Any, step: None };
         let slots = file.slots.iter().filter(|slot| slot.role == Role::Step);
         let parts: Vec<&Part> = file.parts.iter().filter(|part| part.role == Role::Step).collect();
         // What a step with a fault makes is not known.
         if slots.count() != parts.len() {
-            return made;
+            return Self { shape: Shape::Any, step: None };
         }
-        for part in parts {
-            let found = file.registry.find(part.role.kind(), &part.component.name);
-            match found.and_then(|found| found.shape(&part.component.section, &made.shape)) {
-                Some((shape, true)) => made.shape = shape,
-                Some((shape, false)) => made = Self { shape, step: Some(part) },
-                None => made = Self { shape: Shape::Any, step: None },
-            }
-        }
-        made
+        let (shape, step) = file.registry.made_by(parts.iter().map(|part| Some(&part.component)));
+        Self { shape, step: step.map(|step| parts[step]) }
     }
 
     /// What `output` gets of it.

@@ -10,7 +10,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     client::{Contact, Probe},
-    config::{Catalog, Facts, Kind, Role},
+    config::{Catalog, Component, Facts, Kind, Role},
     diagnostic::Fault,
     input::{INPUTS, Input, Replay},
     output::{Column, OUTPUTS, Once, Output, build_archive, can_archive},
@@ -102,6 +102,21 @@ impl Registry {
     /// The output of that name.
     pub fn output(&self, name: &str) -> Option<&'static Spec<dyn Output>> {
         self.outputs.iter().find(|spec| spec.name == name).copied()
+    }
+
+    /// What payloads look like behind these steps, in their order, and which of them makes them. Behind one that is not
+    /// known nothing is.
+    pub fn made_by<'c>(&self, steps: impl Iterator<Item = Option<&'c Component>>) -> (Shape, Option<usize>) {
+        let mut made = (Shape::Any, None);
+        for (number, step) in steps.enumerate() {
+            let shape = step.and_then(|step| self.find(Kind::Step, &step.name)?.shape(&step.section, &made.0));
+            made = match shape {
+                Some((shape, true)) => (shape, made.1),
+                Some((shape, false)) => (shape, Some(number)),
+                None => (Shape::Any, None),
+            };
+        }
+        made
     }
 
     /// The component of that kind and name.
