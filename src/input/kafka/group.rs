@@ -287,7 +287,8 @@ impl Group {
             give(consumer.client(), self.watch.brokers());
             if waited >= SILENT {
                 told = true;
-                let fault = "Kafka does not answer a commit of the group's positions";
+                let fault = "Kafka does not answer a commit of the group's positions; it is waited for. Look whether the \
+                             brokers are well, above all the one that coordinates the group";
                 self.watch.fault(COMMIT, Some(fault.to_owned()));
             }
         });
