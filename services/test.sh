@@ -27,3 +27,6 @@ step "shipped pipelines"
 streamer="${CARGO_TARGET_DIR:-target}/debug/streamer"
 "$streamer" lint pipelines pipelines/examples
 "$streamer" test pipelines pipelines/examples
+
+step "the README's demo"
+python3 services/demo.py --streamer "$streamer" --seconds 3

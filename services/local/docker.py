@@ -27,7 +27,7 @@ class DockerStack(Stack):
 
     engine = "docker"
 
-    def up(self, free_ports: bool, brokers: int) -> None:
+    def up(self, free_ports: bool, brokers: int = 1) -> None:
         if brokers > 1:
             raise Fault("more than one Kafka broker needs --engine native")
         running = any(status.state != "stopped" for status in self.status())

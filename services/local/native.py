@@ -21,7 +21,7 @@ class NativeStack(Stack):
 
     engine = "native"
 
-    def up(self, free_ports: bool, brokers: int) -> None:
+    def up(self, free_ports: bool, brokers: int = 1) -> None:
         ensure(build=False)
         running = any(service.state() != "stopped" for service in self._services())
         self.settle_ports(free_ports, running, brokers)

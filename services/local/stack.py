@@ -47,7 +47,7 @@ class Stack(abc.ABC):
     # What an engine does
 
     @abc.abstractmethod
-    def up(self, free_ports: bool, brokers: int) -> None:
+    def up(self, free_ports: bool, brokers: int = 1) -> None:
         """Starts what is not running, all at once, and returns when all are ready."""
 
     @abc.abstractmethod
